@@ -1,0 +1,103 @@
+//! The application: services, schema and worker, built once and used by server, commands and tests.
+
+use crate::caller::Callers;
+use crate::config::{Config, Env};
+use crate::database::{self, managed::Server};
+use crate::error::{Error, Result};
+use crate::jobs::Worker;
+use crate::media::store::Store;
+use crate::resources::{self, Mutation, Query, Schema};
+use crate::secret::{Hasher, SecretKey};
+use crate::services::Services;
+use crate::tenancy::{Registry, render_template};
+use async_graphql::EmptySubscription;
+use std::sync::Arc;
+
+/// Levels of nesting that a document may have.
+const MAX_DEPTH: usize = 15;
+/// Fields that a document may ask for.
+const MAX_COMPLEXITY: usize = 5000;
+
+/// Everything that runs.
+pub struct App {
+    /// What operations, resolvers and jobs work with.
+    pub services: Arc<Services>,
+    /// The tenant API.
+    pub schema: Schema,
+    server: Option<Server>,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App")
+            .field("services", &self.services)
+            .finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Connects to the database, or starts one, and makes it ready.
+    ///
+    /// `may_download`: PostgreSQL may be fetched if it is not installed.
+    pub async fn start(config: Config, key: SecretKey, may_download: bool) -> Result<Self> {
+        let (database, server) = database::connect(&config, &key, may_download).await?;
+        let tx = database.platform().await?;
+        let rendered = render_template(&tx).await;
+        match rendered {
+            Ok(()) => tx.commit().await?,
+            Err(error) => return Err(error),
+        }
+        let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let services = Services {
+            registry: Registry::new(database.clone(), &config.base_domains),
+            callers: Callers::default(),
+            hasher: Hasher::new(threads)?,
+            store: Store::open(&config)?,
+            database,
+            key,
+            config,
+        };
+        let schema = schema(services.config.env);
+        Ok(Self {
+            services: Arc::new(services),
+            schema,
+            server,
+        })
+    }
+
+    /// Starts running jobs in this process.
+    pub async fn worker(&self) -> Worker {
+        Worker::start(Arc::clone(&self.services), resources::jobs()).await
+    }
+
+    /// Waits until a PostgreSQL of ours ends by itself; for ever if there is none.
+    pub async fn database_ended(&self) -> Error {
+        match &self.server {
+            Some(server) => Error::config(format!("PostgreSQL ended: {}", server.exited().await)),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Closes the connections, and stops the PostgreSQL that is ours.
+    pub async fn stop(self) -> Result<()> {
+        self.services.database.close().await;
+        match self.server {
+            Some(server) => server.stop().await.map_err(Error::internal),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The schema as it is served: in production it does not tell about itself.
+pub fn schema(env: Env) -> Schema {
+    let builder = Schema::build(Query::default(), Mutation::default(), EmptySubscription)
+        .limit_depth(MAX_DEPTH)
+        .limit_complexity(MAX_COMPLEXITY);
+    match env {
+        Env::Development => builder.finish(),
+        Env::Production => builder
+            .disable_introspection()
+            .disable_suggestions()
+            .finish(),
+    }
+}

@@ -1,0 +1,122 @@
+//! `bulkhead serve` and `bulkhead worker`: what runs in production.
+
+use crate::app::App;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::http;
+use crate::secret::SecretKey;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Serves until SIGINT or SIGTERM.
+pub(super) async fn serve(config: Config, worker: bool) -> Result<()> {
+    let key = key(&config)?;
+    let listener = listen(&config).await?;
+    let app = App::start(config, key, false).await?;
+    tracing::info!(address = %app.services.config.http, "serving");
+    until_signalled(app, Some(listener), worker).await
+}
+
+/// Runs jobs until SIGINT or SIGTERM.
+pub(super) async fn worker(config: Config) -> Result<()> {
+    let key = key(&config)?;
+    let app = App::start(config, key, false).await?;
+    tracing::info!(
+        concurrency = app.services.config.worker_concurrency,
+        "running jobs"
+    );
+    until_signalled(app, None, true).await
+}
+
+/// Takes the address first: one that is in use is said before anything else is done.
+pub(super) async fn listen(config: &Config) -> Result<TcpListener> {
+    TcpListener::bind(config.http).await.map_err(|e| {
+        Error::config(format!(
+            "cannot listen at {}: {e}; choose another with --http",
+            config.http
+        ))
+    })
+}
+
+/// Serves and runs jobs until a signal, or until our PostgreSQL ends, and then stops all of it in order: no new requests,
+/// requests finished, jobs finished, connections closed, PostgreSQL stopped.
+pub(super) async fn until_signalled(
+    app: App,
+    listener: Option<TcpListener>,
+    worker: bool,
+) -> Result<()> {
+    let worker = if worker {
+        Some(app.worker().await)
+    } else {
+        None
+    };
+    let stop = CancellationToken::new();
+    let served = async {
+        match listener {
+            Some(listener) => http::serve(&app, listener, stop.clone().cancelled_owned()).await,
+            None => {
+                stop.cancelled().await;
+                Ok(())
+            }
+        }
+    };
+    let asked = async {
+        let reason = tokio::select! {
+            signalled = signalled() => signalled.map(|()| None),
+            ended = app.database_ended() => Ok(Some(ended)),
+        };
+        stop.cancel();
+        reason
+    };
+    let (served, reason) = tokio::join!(served, asked);
+    if let Some(worker) = worker {
+        worker.stop().await;
+    }
+    let stopped = app.stop().await;
+    served?;
+    match reason? {
+        Some(ended) => Err(ended),
+        None => stopped,
+    }
+}
+
+async fn signalled() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// The configured key; with the managed server, one that is made once and kept beside its data.
+pub(super) fn key(config: &Config) -> Result<SecretKey> {
+    if config.secret_key.is_some() || config.database_url.is_some() {
+        return SecretKey::new(config.secret_key()?);
+    }
+    let path = config.data_dir.join("secret_key");
+    let cannot = |e: std::io::Error| Error::config(format!("{}: {e}", path.display()));
+    match fs::read_to_string(&path) {
+        Ok(text) => SecretKey::new(text.trim()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            fs::create_dir_all(&config.data_dir).map_err(cannot)?;
+            let text = crate::secret::new_token("");
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(cannot)?;
+            file.write_all(text.as_bytes())
+                .and_then(|()| file.sync_all())
+                .map_err(cannot)?;
+            SecretKey::new(&text)
+        }
+        Err(e) => Err(cannot(e)),
+    }
+}

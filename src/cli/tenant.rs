@@ -1,0 +1,243 @@
+//! `bulkhead tenant create|list|show`.
+
+use super::out;
+use crate::app::App;
+use crate::config::{self, Config};
+use crate::database::Tenant;
+use crate::error::{Error, Result};
+use crate::identity::{self, BuiltIn, NewMember};
+use crate::services::Services;
+use crate::tenancy::{self, NewTenant};
+use clap::Subcommand;
+use serde_json::json;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a tenant with its schema, role and first owner
+    Create {
+        /// Its subdomain and media prefix; never changes
+        slug: String,
+        /// Its name for people [default: the slug]
+        #[arg(long)]
+        name: Option<String>,
+        /// E-mail address of the first owner
+        #[arg(long, value_name = "EMAIL")]
+        owner: String,
+        /// Read the owner's password from standard input instead of making one up
+        #[arg(long)]
+        password_stdin: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List all tenants
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one tenant
+    Show {
+        /// Which
+        slug: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn run(config: Config, command: Command) -> Result<()> {
+    let key = super::serve::key(&config)?;
+    let app = App::start(config, key, false).await?;
+    let done = match command {
+        Command::Create {
+            slug,
+            name,
+            owner,
+            password_stdin,
+            json,
+        } => {
+            let password = if password_stdin {
+                read_password()?
+            } else {
+                crate::secret::new_token("")
+            };
+            let name = name.unwrap_or_else(|| slug.clone());
+            create(
+                &app.services,
+                New {
+                    slug,
+                    name,
+                    owner,
+                    password,
+                    shown: !password_stdin,
+                    json,
+                },
+            )
+            .await
+        }
+        Command::List { json } => list(&app.services, json).await,
+        Command::Show { slug, json } => show(&app.services, &slug, json).await,
+    };
+    let stopped = app.stop().await;
+    done.and(stopped)
+}
+
+struct New {
+    slug: String,
+    name: String,
+    owner: String,
+    password: String,
+    shown: bool,
+    json: bool,
+}
+
+async fn create(services: &Services, new: New) -> Result<()> {
+    let operator = config::operator();
+    let made = NewTenant {
+        slug: new.slug,
+        name: new.name,
+        operator,
+    };
+    let tenant = with_owner(services, made, &new.owner, &new.password).await?;
+    let password = if new.shown {
+        new.password.as_str()
+    } else {
+        "(as given)"
+    };
+    if new.json {
+        let mut shown = describe(&tenant);
+        shown["owner"] = json!({ "email": new.owner, "password": password });
+        return out::json(&shown);
+    }
+    out::print(&format!(
+        "Created {} at {}\n  owner     {}\n  password  {password}\n",
+        tenant.slug,
+        url(&services.config, &tenant),
+        new.owner
+    ))
+}
+
+/// Makes a tenant and its first owner: both or neither.
+pub(super) async fn with_owner(
+    services: &Services,
+    new: NewTenant,
+    email: &str,
+    password: &str,
+) -> Result<Tenant> {
+    identity::check_password(password)?;
+    let password_hash = services.hasher.slot().await?.hash(password).await?;
+    let owner = NewMember {
+        email: email.to_owned(),
+        name: None,
+        password_hash,
+        role: BuiltIn::Owner,
+    };
+    let tx = tenancy::create(&services.database, new).await?;
+    let tenant = Tenant::clone(tx.tenant());
+    let seeded = async {
+        identity::seed_roles(&tx).await?;
+        identity::create_member(&tx, owner).await
+    };
+    let seeded = seeded.await;
+    tx.settle(seeded).await?;
+    Ok(tenant)
+}
+
+async fn list(services: &Services, as_json: bool) -> Result<()> {
+    let tx = services.database.platform().await?;
+    let tenants = tenancy::all(&tx).await?;
+    tx.commit().await?;
+    if as_json {
+        return out::json(&tenants.iter().map(describe).collect());
+    }
+    if tenants.is_empty() {
+        return out::print(
+            "There are no tenants yet. Make one: bulkhead tenant create <slug> --owner <email>\n",
+        );
+    }
+    let rows = tenants.iter().map(|tenant| {
+        [
+            tenant.slug.clone(),
+            tenant.name.clone(),
+            "active".to_owned(),
+            tenant.schema_name.clone(),
+            tenant.created_at.format("%Y-%m-%d %H:%M").to_string(),
+        ]
+    });
+    out::print(&out::table(
+        ["SLUG", "NAME", "STATE", "SCHEMA", "CREATED (UTC)"],
+        rows,
+    ))
+}
+
+async fn show(services: &Services, slug: &str, as_json: bool) -> Result<()> {
+    let tx = services.database.platform().await?;
+    let tenant = tenancy::by_slug(&tx, slug).await?;
+    let tenant = tenant.ok_or_else(|| {
+        Error::config(format!(
+            "there is no tenant {slug}; `bulkhead tenant list` shows those there are"
+        ))
+    })?;
+    let domains = tenancy::domains(&tx, tenant.id).await?;
+    tx.commit().await?;
+    let hosts: Vec<String> = domains.into_iter().map(|domain| domain.host).collect();
+    let mut shown = describe(&tenant);
+    shown["domains"] = json!(hosts);
+    shown["url"] = json!(url(&services.config, &tenant));
+    if as_json {
+        return out::json(&shown);
+    }
+    let rows = [
+        ["name".to_owned(), tenant.name.clone()],
+        ["url".to_owned(), url(&services.config, &tenant)],
+        [
+            "domains".to_owned(),
+            if hosts.is_empty() {
+                "-".to_owned()
+            } else {
+                hosts.join(", ")
+            },
+        ],
+        ["state".to_owned(), "active".to_owned()],
+        ["schema".to_owned(), tenant.schema_name.clone()],
+        ["role".to_owned(), tenant.role_name.clone()],
+        ["cell".to_owned(), tenant.cell_id.to_string()],
+        ["created".to_owned(), tenant.created_at.to_rfc3339()],
+    ];
+    out::print(&out::table([&tenant.slug, ""], rows))
+}
+
+fn describe(tenant: &Tenant) -> serde_json::Value {
+    json!({
+        "slug": tenant.slug,
+        "name": tenant.name,
+        "state": "active",
+        "schema": tenant.schema_name,
+        "role": tenant.role_name,
+        "cell": tenant.cell_id,
+        "created_at": tenant.created_at.to_rfc3339(),
+    })
+}
+
+/// Where the tenant is reached on this machine.
+pub(super) fn url(config: &Config, tenant: &Tenant) -> String {
+    let base = config
+        .base_domains
+        .first()
+        .map_or("localhost", String::as_str);
+    let scheme = config.scheme.as_str();
+    match config.http.port() {
+        80 | 443 => format!("{scheme}://{}.{base}", tenant.slug),
+        port if base == "localhost" => format!("{scheme}://{}.{base}:{port}", tenant.slug),
+        _ => format!("{scheme}://{}.{base}", tenant.slug),
+    }
+}
+
+fn read_password() -> Result<String> {
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(Error::internal)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}

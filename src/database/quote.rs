@@ -1,0 +1,77 @@
+//! Text that goes into SQL: identifiers and settings, each quoted by one function. `SET LOCAL` takes no parameters.
+
+use super::Tenant;
+use crate::actor::Attribution;
+use crate::error::{Error, Result};
+use std::fmt::Write as _;
+
+/// An identifier in double quotes. Refuses what PostgreSQL would cut or cannot hold.
+pub fn identifier(name: &str) -> Result<String> {
+    if name.is_empty() || name.len() > 63 || name.contains('\0') {
+        return Err(Error::internal(format!("not an identifier: {name:?}")));
+    }
+    Ok(format!("\"{}\"", name.replace('"', "\"\"")))
+}
+
+/// A literal in single quotes, for servers with standard strings (which `connect` asks for).
+pub(super) fn literal(text: &str) -> Result<String> {
+    if text.contains('\0') {
+        return Err(Error::BadRequest("A value has a NUL character.".to_owned()));
+    }
+    Ok(format!("'{}'", text.replace('\'', "''")))
+}
+
+/// The statements that bind a transaction to a tenant: role first, then path, with `pg_temp` last so that no temporary
+/// table can stand in for a tenant's.
+pub(super) fn binding(tenant: &Tenant) -> Result<String> {
+    Ok(format!(
+        "SET LOCAL ROLE {}; {}",
+        identifier(&tenant.role_name)?,
+        search_path(tenant)?
+    ))
+}
+
+/// The statement that makes the tenant's schema the path.
+pub(super) fn search_path(tenant: &Tenant) -> Result<String> {
+    Ok(format!(
+        "SET LOCAL search_path TO {}, pg_temp",
+        identifier(&tenant.schema_name)?
+    ))
+}
+
+/// The statements that tell the history who acts.
+pub(super) fn attribution(attribution: &Attribution) -> Result<String> {
+    let mut statements = format!(
+        "SET LOCAL bulkhead.actor = {}",
+        literal(&attribution.actor.to_string())?
+    );
+    let rest = [
+        ("cause", &attribution.cause),
+        ("request_id", &attribution.request_id),
+        ("reason", &attribution.reason),
+    ];
+    for (name, value) in rest {
+        if let Some(value) = value {
+            // Writing into a String cannot fail.
+            let _ = write!(
+                statements,
+                "; SET LOCAL bulkhead.{name} = {}",
+                literal(value)?
+            );
+        }
+    }
+    Ok(statements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_close_nothing_early() {
+        assert_eq!(identifier("a\"b").unwrap(), "\"a\"\"b\"");
+        assert_eq!(literal("it's; DROP").unwrap(), "'it''s; DROP'");
+        assert!(identifier(&"x".repeat(64)).is_err());
+        assert!(literal("a\0b").is_err());
+    }
+}

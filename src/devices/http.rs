@@ -1,0 +1,212 @@
+//! The device API: sign in with `client_id` and PIN, rotate the token, ask who one is.
+
+use super::graphql::Device;
+use super::token::{ROTATE_AFTER, Rotation};
+use super::{Credentials, Issued, authenticate, find, rotate, sign_in, token};
+use crate::actor::Actor;
+use crate::clock::Timestamp;
+use crate::database::Tenant;
+use crate::error::{Denial, Error, Result};
+use crate::graphql::global_id;
+use crate::secret::token_hash;
+use crate::services::Services;
+use axum::body::Bytes;
+use axum::extract::{Extension, State};
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use chrono::SecondsFormat;
+use entity::tenant::device::Model;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The routes.
+pub fn routes() -> Router<Arc<Services>> {
+    Router::new()
+        .route("/device/auth", post(auth))
+        .route("/device/token/rotate", post(rotate_token))
+        .route("/device/me", get(me))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuthRequest {
+    client_id: String,
+    pin: String,
+    firmware_version: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenAnswer {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: i64,
+    expires_at: String,
+    rotate_after: String,
+    device: DeviceAnswer,
+    server_time: String,
+}
+
+#[derive(Debug, Serialize)]
+struct DeviceAnswer {
+    id: String,
+    name: String,
+}
+
+#[derive(Debug, Serialize)]
+struct MeAnswer {
+    device: DeviceAnswer,
+    client_id: String,
+    tenant: String,
+    expires_at: String,
+    server_time: String,
+}
+
+impl From<&Model> for DeviceAnswer {
+    fn from(device: &Model) -> Self {
+        Self {
+            id: global_id::<Device>(device.id).0,
+            name: device.name.clone(),
+        }
+    }
+}
+
+/// Client id and PIN for a token.
+async fn auth(
+    State(services): State<Arc<Services>>,
+    Extension(tenant): Extension<Arc<Tenant>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<TokenAnswer>> {
+    let request: AuthRequest = json(&headers, &body)?;
+    if request.client_id.len() > 64
+        || request.pin.len() > 64
+        || request
+            .firmware_version
+            .as_ref()
+            .is_some_and(|v| v.len() > 100)
+    {
+        return Err(Error::BadRequest(
+            "client_id and pin have at most 64 bytes, firmware_version 100.".to_owned(),
+        ));
+    }
+    let slot = services.hasher.slot().await?;
+    let credentials = Credentials {
+        client_id: request.client_id,
+        pin: request.pin,
+        firmware_version: request.firmware_version,
+    };
+    let issued = sign_in(&services.database, &tenant, slot, credentials).await?;
+    services.callers.forget(tenant.id).await;
+    Ok(answer(&services, issued))
+}
+
+/// A token for its successor.
+async fn rotate_token(
+    State(services): State<Arc<Services>>,
+    Extension(tenant): Extension<Arc<Tenant>>,
+    headers: HeaderMap,
+) -> Result<Json<TokenAnswer>> {
+    let presented = bearer(&headers)?;
+    let tx = services.database.read(&tenant).await?;
+    let owner = token::owner(&tx, presented).await;
+    let owner = tx
+        .settle(owner)
+        .await?
+        .ok_or(Error::Unauthenticated(Denial::TokenRevoked))?;
+    let tx = services
+        .database
+        .write(&tenant, &Actor::Device(owner).into())
+        .await?;
+    let rotation = rotate(&tx, &services.key, presented).await;
+    let rotation = tx.settle(rotation).await?;
+    services.callers.forget(tenant.id).await;
+    match rotation {
+        Rotation::Successor(token, expires_at, device) => {
+            let device = *device;
+            Ok(answer(
+                &services,
+                Issued {
+                    token,
+                    expires_at,
+                    device,
+                },
+            ))
+        }
+        Rotation::Refused(error) => Err(error),
+    }
+}
+
+/// Who the device is.
+async fn me(
+    State(services): State<Arc<Services>>,
+    Extension(tenant): Extension<Arc<Tenant>>,
+    headers: HeaderMap,
+) -> Result<Json<MeAnswer>> {
+    let presented = bearer(&headers)?;
+    let tx = services.database.read(&tenant).await?;
+    let known = async {
+        let caller = authenticate(&tx, &token_hash(presented)).await?;
+        match caller.actor {
+            Actor::Device(id) => Ok((find(&tx, id).await?, caller.expires_at)),
+            _ => Err(Error::Unauthenticated(Denial::TokenRevoked)),
+        }
+    };
+    let known = known.await;
+    let (device, expires_at) = tx.settle(known).await?;
+    Ok(Json(MeAnswer {
+        device: DeviceAnswer::from(&device),
+        client_id: device.client_id,
+        tenant: tenant.slug.clone(),
+        expires_at: stamp(expires_at),
+        server_time: stamp(services.database.clock().now()),
+    }))
+}
+
+fn answer(services: &Services, issued: Issued) -> Json<TokenAnswer> {
+    let now = services.database.clock().now();
+    Json(TokenAnswer {
+        device: DeviceAnswer::from(&issued.device),
+        access_token: issued.token,
+        token_type: "Bearer",
+        expires_in: (issued.expires_at - now).num_seconds(),
+        expires_at: stamp(issued.expires_at),
+        rotate_after: stamp(issued.expires_at - token::LIFETIME + ROTATE_AFTER),
+        server_time: stamp(now),
+    })
+}
+
+fn stamp(at: Timestamp) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 §2.1).
+fn bearer(headers: &HeaderMap) -> Result<&str> {
+    headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or(Error::Unauthenticated(Denial::NoCredential))
+}
+
+/// A JSON body, and nothing else.
+fn json<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T> {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    let essence = content_type.split(';').next().unwrap_or("").trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Error::UnsupportedMediaType(
+            "Content-Type: application/json",
+        ));
+    }
+    serde_json::from_slice(body).map_err(|e| {
+        Error::BadRequest(format!(
+            "The body must be {{\"client_id\": \"…\", \"pin\": \"…\"}}: {e}."
+        ))
+    })
+}

@@ -1,0 +1,68 @@
+//! The union `Actor`: who did it, as an object.
+
+use super::graphql::Member;
+use crate::actor::Actor;
+use crate::devices::Device;
+use crate::error::Result;
+use crate::graphql::load_row;
+use async_graphql::{Context, SimpleObject, Union};
+use entity::tenant::{device, member};
+
+/// Who is calling, or did it: a person, a device, or the platform.
+#[derive(Clone, Debug, Union)]
+pub enum ActorObject {
+    /// A device.
+    Device(Device),
+    /// A person.
+    Member(Member),
+    /// The platform.
+    System(SystemActor),
+}
+
+/// The platform itself: jobs, operators, migrations.
+#[derive(Clone, Debug, SimpleObject)]
+pub struct SystemActor {
+    /// What made it act.
+    reason: String,
+}
+
+impl ActorObject {
+    /// The object behind an actor. One that is gone, or that tenants do not see, is the platform with a reason.
+    pub async fn load(ctx: &Context<'_>, actor: &Actor) -> Result<Self> {
+        let found = match actor {
+            Actor::Member(id) => load_row::<member::Entity>(ctx, *id)
+                .await?
+                .map(|row| Self::Member(row.into())),
+            Actor::Device(id) => load_row::<device::Entity>(ctx, *id)
+                .await?
+                .map(|row| Self::Device(row.into())),
+            Actor::Job(_) | Actor::Operator(_) | Actor::System(_) => None,
+        };
+        Ok(found.unwrap_or_else(|| {
+            Self::System(SystemActor {
+                reason: reason(actor),
+            })
+        }))
+    }
+
+    /// The same, from the text that rows keep.
+    pub async fn parse(ctx: &Context<'_>, actor: &str) -> Result<Self> {
+        match actor.parse() {
+            Ok(actor) => Self::load(ctx, &actor).await,
+            Err(_) => Ok(Self::System(SystemActor {
+                reason: "unknown".to_owned(),
+            })),
+        }
+    }
+}
+
+/// Operators' names are not the tenants' business.
+fn reason(actor: &Actor) -> String {
+    match actor {
+        Actor::Member(_) => "a former member".to_owned(),
+        Actor::Device(_) => "a former device".to_owned(),
+        Actor::Job(_) => "a job".to_owned(),
+        Actor::Operator(_) => "an operator".to_owned(),
+        Actor::System(reason) => reason.clone(),
+    }
+}

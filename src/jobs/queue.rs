@@ -1,0 +1,214 @@
+//! The rows of jobs: claimed, kept alive, finished. Every change of state names the state and the claim it starts from, so
+//! that a run that lost its job changes nothing.
+
+use super::Kinds;
+use crate::clock::Timestamp;
+use crate::database::{Database, TenantTx};
+use crate::error::{Error, Result};
+use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long a claim holds without a sign of life.
+const LEASE: &str = "interval '30 seconds'";
+
+/// States of a job, as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i16)]
+pub enum State {
+    /// Waits for its time and a worker.
+    Ready = 1,
+    /// A worker has it.
+    Running = 2,
+    /// Succeeded.
+    Done = 3,
+    /// Failed for good.
+    Dead = 4,
+    /// Ended before it ran.
+    Cancelled = 5,
+}
+
+/// A job as its tenant sees it.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct JobRow {
+    /// Identity.
+    pub id: Uuid,
+    /// Kind.
+    pub kind: String,
+    /// A number of [`State`].
+    pub state: i16,
+    /// Runs begun.
+    pub attempt: i32,
+    /// What the last failed run said, fit for the tenant.
+    pub last_error: Option<String>,
+    /// When it may run.
+    pub run_at: Timestamp,
+    /// When its last run began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Up to `limit` of the tenant's jobs, newest first: those made before `before`, if that is given.
+pub async fn list(
+    tx: &TenantTx,
+    state: Option<State>,
+    before: Option<Uuid>,
+    limit: u64,
+) -> Result<Vec<JobRow>> {
+    let limit = i32::try_from(limit).map_err(Error::internal)?;
+    let state = state.map(|state| state as i16);
+    rows(
+        tx,
+        [
+            None::<Vec<Uuid>>.into(),
+            state.into(),
+            before.into(),
+            limit.into(),
+        ],
+    )
+    .await
+}
+
+/// One of the tenant's jobs.
+pub async fn find(tx: &TenantTx, id: Uuid) -> Result<Option<JobRow>> {
+    let values = [
+        vec![id].into(),
+        None::<i16>.into(),
+        None::<Uuid>.into(),
+        1.into(),
+    ];
+    Ok(rows(tx, values).await?.into_iter().next())
+}
+
+async fn rows(tx: &TenantTx, values: [Value; 4]) -> Result<Vec<JobRow>> {
+    let query = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "SELECT id, kind, state, attempt, last_error, run_at, started_at, finished_at FROM jobs($1, $2, $3, $4)",
+        values,
+    );
+    Ok(JobRow::find_by_statement(query).all(tx).await?)
+}
+
+/// A job that this process holds.
+#[derive(Clone, Debug, FromQueryResult, serde::Serialize, serde::Deserialize)]
+pub(super) struct Claimed {
+    pub(super) id: Uuid,
+    pub(super) tenant_id: Uuid,
+    pub(super) kind: String,
+    pub(super) args: serde_json::Value,
+    pub(super) claim: i64,
+    pub(super) attempt: i32,
+    pub(super) max_attempts: i32,
+    pub(super) timeout_ms: i32,
+    pub(super) actor: String,
+    pub(super) request_id: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Done,
+    /// Again after this time.
+    Retry(Duration, Failure),
+    Dead(Failure),
+    /// Given back unused: the attempt does not count.
+    Released,
+}
+
+/// Why a run failed: whole for operators, and what the tenant may read.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct Failure {
+    pub(super) public: String,
+    pub(super) detail: String,
+}
+
+/// Claims the job that has waited longest, of a kind that this binary knows, in one statement. (The array keeps the plan on
+/// the primary key: joined to the sub-select it is a hash join over all jobs.)
+pub(super) async fn claim(
+    database: &Database,
+    kinds: &Kinds,
+    worker: &str,
+) -> Result<Option<Claimed>> {
+    let sql = format!(
+        "UPDATE job SET state = 2, attempt = attempt + 1, claim = nextval('job_claim'), worker = $1,
+             lease_until = now() + {LEASE}, started_at = clock_timestamp()
+         WHERE id = ANY (ARRAY(
+             SELECT id FROM job WHERE state = 1 AND run_at <= now() AND kind = ANY ($2)
+             ORDER BY run_at, seq LIMIT 1 FOR UPDATE SKIP LOCKED))
+         RETURNING id, tenant_id, kind, args, claim, attempt, max_attempts, timeout_ms, actor, request_id"
+    );
+    let kinds: Vec<String> = kinds.0.keys().map(|&kind| kind.to_owned()).collect();
+    let query =
+        Statement::from_sql_and_values(DbBackend::Postgres, sql, [worker.into(), kinds.into()]);
+    let tx = database.platform().await?;
+    let claimed = Claimed::find_by_statement(query).one(&tx).await?;
+    tx.commit().await?;
+    Ok(claimed)
+}
+
+/// Prolongs the claim. False: it is lost, and the run must stop.
+pub(super) async fn beat(database: &Database, job: &Claimed) -> Result<bool> {
+    let sql = format!(
+        "UPDATE job SET lease_until = now() + {LEASE} WHERE id = $1 AND claim = $2 AND state = 2"
+    );
+    change(database, sql, vec![job.id.into(), job.claim.into()])
+        .await
+        .map(|rows| rows == 1)
+}
+
+/// Writes down how the run ended. False: the claim was lost meanwhile, and somebody else decides.
+pub(super) async fn finish(database: &Database, job: &Claimed, outcome: &Outcome) -> Result<bool> {
+    let (state, attempts_back, delay, failure) = match outcome {
+        Outcome::Done => (State::Done, 0, Duration::ZERO, None),
+        Outcome::Retry(after, failure) => (State::Ready, 0, *after, Some(failure)),
+        Outcome::Dead(failure) => (State::Dead, 0, Duration::ZERO, Some(failure)),
+        Outcome::Released => (State::Ready, 1, Duration::ZERO, None),
+    };
+    let ended = matches!(state, State::Done | State::Dead);
+    let errors = failure.map_or(serde_json::json!([]), |failure| {
+        serde_json::json!([{ "attempt": job.attempt, "public": failure.public, "detail": failure.detail }])
+    });
+    // The last five errors are kept.
+    let sql = "UPDATE job SET state = $3, attempt = attempt - $4, lease_until = NULL,
+             run_at = CASE WHEN $3 = 1 THEN now() + $5 * interval '1 millisecond' ELSE run_at END,
+             finished_at = CASE WHEN $6 THEN clock_timestamp() END,
+             errors = jsonb_path_query_array(errors || $7, '$[last - 4 to last]')
+         WHERE id = $1 AND claim = $2 AND state = 2";
+    let values = vec![
+        job.id.into(),
+        job.claim.into(),
+        (state as i16).into(),
+        attempts_back.into(),
+        i64::try_from(delay.as_millis())
+            .map_err(Error::internal)?
+            .into(),
+        ended.into(),
+        errors.into(),
+    ];
+    change(database, sql.to_owned(), values)
+        .await
+        .map(|rows| rows == 1)
+}
+
+/// Takes jobs from workers that gave no sign of life for a whole lease: back to the queue, or dead if that was their last
+/// attempt. By the database's clock alone.
+pub(super) async fn reap(database: &Database) -> Result<u64> {
+    let sql = "UPDATE job SET
+             state = CASE WHEN attempt < max_attempts THEN 1 ELSE 4 END,
+             finished_at = CASE WHEN attempt < max_attempts THEN NULL ELSE clock_timestamp() END,
+             lease_until = NULL,
+             errors = errors || jsonb_build_array(jsonb_build_object('attempt', attempt,
+                 'public', 'The worker was lost.', 'detail', 'no sign of life from ' || worker))
+         WHERE id = ANY (ARRAY(
+             SELECT id FROM job WHERE state = 2 AND lease_until < now() FOR UPDATE SKIP LOCKED))";
+    change(database, sql.to_owned(), Vec::new()).await
+}
+
+async fn change(database: &Database, sql: String, values: Vec<Value>) -> Result<u64> {
+    let tx = database.platform().await?;
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+    let changed = tx.execute_raw(statement).await?.rows_affected();
+    tx.commit().await?;
+    Ok(changed)
+}

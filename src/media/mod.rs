@@ -1,0 +1,134 @@
+//! Media: rows here, bytes in the object store. An upload waits under a key of its own until a job has looked at it; only
+//! then it gets the key that links are made for, so no old link can change what was checked.
+
+pub mod graphql;
+pub mod http;
+pub mod jobs;
+mod kinds;
+pub mod sign;
+pub mod store;
+
+use crate::actor::Actor;
+use crate::database::TenantTx;
+use crate::error::{Error, Result};
+use entity::tenant::media::{ActiveModel, Column, Entity, Model, State};
+use kinds::{ALLOWED, Kind};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set};
+use uuid::Uuid;
+
+/// What an uploader says of the bytes to come.
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    /// First folder under the tenant's prefix.
+    pub resource_type: String,
+    /// As the uploader calls it.
+    pub filename: String,
+    /// MIME type.
+    pub content_type: String,
+    /// Bytes.
+    pub size: i64,
+    /// Hexadecimal, if known.
+    pub sha256: Option<String>,
+}
+
+/// Makes the row that an upload is for.
+pub async fn create_upload(
+    tx: &TenantTx,
+    new: NewUpload,
+    by: &Actor,
+    max_bytes: u64,
+) -> Result<Model> {
+    let kind = check(&new, max_bytes)?;
+    let now = tx.now();
+    let media = ActiveModel {
+        id: Set(tx.new_id()),
+        filename: Set(new.filename),
+        content_type: Set(kind.mime.to_owned()),
+        size: Set(new.size),
+        sha256: Set(new.sha256.map(|sum| sum.to_ascii_lowercase())),
+        state: Set(State::AwaitingUpload),
+        resource_type: Set(new.resource_type),
+        ext: Set(None),
+        thumbnail_ext: Set(None),
+        failure: Set(None),
+        uploaded_by: Set(by.to_string()),
+        created_at: Set(now),
+        updated_at: Set(now),
+        version: Set(1),
+    };
+    Ok(media.insert(tx).await?)
+}
+
+/// The media, if it is the tenant's.
+pub async fn find(tx: &TenantTx, id: Uuid) -> Result<Model> {
+    Entity::find_by_id(id)
+        .one(tx)
+        .await?
+        .ok_or(Error::NotFound("media"))
+}
+
+/// Closes the upload and adds the job that checks the bytes. Of two that complete it at once, one does.
+pub async fn complete_upload(tx: &TenantTx, id: Uuid) -> Result<(Model, Uuid)> {
+    let closed = Entity::update_many()
+        .col_expr(Column::State, Expr::value(State::Processing))
+        .filter(Column::Id.eq(id))
+        .filter(Column::State.eq(State::AwaitingUpload))
+        .exec_with_returning(tx)
+        .await?;
+    let Some(media) = closed.into_iter().next() else {
+        find(tx, id).await?;
+        return Err(Error::invalid(
+            "mediaId",
+            "This upload was completed already.",
+        ));
+    };
+    let job = crate::jobs::enqueue(tx, &jobs::Process { media: id }).await?;
+    Ok((media, job))
+}
+
+fn check(new: &NewUpload, max_bytes: u64) -> Result<&'static Kind> {
+    if !is_resource_type(&new.resource_type) {
+        return Err(Error::invalid(
+            "resourceType",
+            "A resource type is a lower-case slug such as avatar, photo or document, and neither upload nor thumbnail-….",
+        ));
+    }
+    let filename = &new.filename;
+    if filename.is_empty()
+        || filename.len() > 255
+        || filename.contains(|c: char| c.is_control() || c == '/' || c == '\\')
+    {
+        return Err(Error::invalid(
+            "filename",
+            "A file name has 1 to 255 bytes, without slashes and control characters.",
+        ));
+    }
+    let size = u64::try_from(new.size).unwrap_or_default();
+    if size == 0 {
+        return Err(Error::invalid("size", "An upload has at least one byte."));
+    }
+    if size > max_bytes {
+        return Err(Error::TooLarge(max_bytes));
+    }
+    let is_sum = |sum: &String| sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit());
+    if !new.sha256.as_ref().is_none_or(is_sum) {
+        return Err(Error::invalid(
+            "sha256",
+            "A SHA-256 has 64 hexadecimal digits.",
+        ));
+    }
+    kinds::by_mime(&new.content_type).ok_or(Error::UnsupportedMediaType(ALLOWED))
+}
+
+/// Whether it can be the first folder under a tenant's prefix.
+fn is_resource_type(text: &str) -> bool {
+    text.len() <= 32
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text != store::STAGING
+        && !text.starts_with(store::THUMBNAIL)
+}

@@ -1,0 +1,148 @@
+//! The object store, with keys that only a bound tenant can make.
+
+use crate::config::Config;
+use crate::database::Tenant;
+use crate::error::{Error, Result};
+use object_store::ObjectStore;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::signer::Signer;
+use secrecy::ExposeSecret as _;
+use std::fmt;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The resource type of bytes that are not checked yet. No media can have it.
+pub const STAGING: &str = "upload";
+/// What the resource types of thumbnails begin with. No media's does.
+pub const THUMBNAIL: &str = "thumbnail-";
+
+/// Where the bytes are: a directory, or a container of Azure Blob Storage.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    signer: Option<Arc<dyn Signer>>,
+    place: Arc<str>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.place)
+    }
+}
+
+impl Store {
+    /// The store of a configuration. A directory is made if it is not there.
+    pub fn open(config: &Config) -> Result<Self> {
+        match config.media_url.as_deref() {
+            None => Self::directory(&config.data_dir.join("media")),
+            Some(url) => match url.split_once("://") {
+                Some(("azure", container)) => Self::azure(config, container),
+                Some((scheme, _)) => Err(Error::config(format!(
+                    "BULKHEAD_MEDIA_URL: {scheme}:// is not supported; use azure://<container> or a directory"
+                ))),
+                None => Self::directory(std::path::Path::new(url)),
+            },
+        }
+    }
+
+    fn directory(directory: &std::path::Path) -> Result<Self> {
+        let cannot = |e: &dyn fmt::Display| {
+            Error::config(format!(
+                "media cannot be kept in {}: {e}",
+                directory.display()
+            ))
+        };
+        std::fs::create_dir_all(directory).map_err(|e| cannot(&e))?;
+        let objects = LocalFileSystem::new_with_prefix(directory).map_err(|e| cannot(&e))?;
+        Ok(Self {
+            objects: Arc::new(objects.with_automatic_cleanup(true)),
+            signer: None,
+            place: directory.display().to_string().into(),
+        })
+    }
+
+    fn azure(config: &Config, container: &str) -> Result<Self> {
+        let (Some(account), Some(key)) = (&config.media_azure_account, &config.media_azure_key)
+        else {
+            return Err(Error::config(
+                "azure:// needs BULKHEAD_MEDIA_AZURE_ACCOUNT and BULKHEAD_MEDIA_AZURE_KEY",
+            ));
+        };
+        let mut builder = MicrosoftAzureBuilder::new()
+            .with_account(account)
+            .with_access_key(key.expose_secret())
+            .with_container_name(container);
+        if let Some(endpoint) = &config.media_azure_endpoint {
+            builder = builder
+                .with_endpoint(endpoint.clone())
+                .with_allow_http(endpoint.starts_with("http://"));
+        }
+        let azure = Arc::new(
+            builder
+                .build()
+                .map_err(|e| Error::config(format!("Azure cannot be used for media: {e}")))?,
+        );
+        Ok(Self {
+            objects: Arc::clone(&azure) as Arc<dyn ObjectStore>,
+            signer: Some(azure),
+            place: format!("azure://{container}").into(),
+        })
+    }
+
+    /// The objects, by [`Key`].
+    pub fn objects(&self) -> &dyn ObjectStore {
+        &*self.objects
+    }
+
+    /// What signs links, if the store can.
+    pub fn signer(&self) -> Option<&dyn Signer> {
+        self.signer.as_deref()
+    }
+
+    /// Where it is, for people.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+}
+
+/// The key of an object: `{tenant-slug}/{resource-type}/{uuid}.{ext}`. This is the one place that builds it, from the tenant
+/// that the unit of work is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    path: Path,
+}
+
+impl Key {
+    /// The key of a tenant's object.
+    pub fn new(tenant: &Tenant, resource_type: &str, id: Uuid, ext: &str) -> Self {
+        Self {
+            path: Path::from_iter([&tenant.slug, resource_type, &format!("{id}.{ext}")]),
+        }
+    }
+
+    /// Where the bytes of an upload wait until they are checked.
+    pub fn staging(tenant: &Tenant, id: Uuid) -> Self {
+        Self::new(tenant, STAGING, id, "bin")
+    }
+
+    /// As the store takes it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// As it is signed.
+    pub fn as_str(&self) -> &str {
+        self.path.as_ref()
+    }
+}
+
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => Self::NotFound("file"),
+            other => Self::internal(other),
+        }
+    }
+}

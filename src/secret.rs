@@ -1,0 +1,155 @@
+//! Secrets: the instance's key, random tokens, and hashing on a bounded pool. No secret leaves here in a `Debug`.
+
+use crate::error::{Error, Result};
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+
+/// The key that everything the instance signs is derived from, by purpose.
+#[derive(Clone)]
+pub struct SecretKey(Arc<[u8]>);
+
+impl std::fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+impl SecretKey {
+    /// At least 32 bytes of text; refused when shorter.
+    pub fn new(text: &str) -> Result<Self> {
+        if text.len() < 32 {
+            return Err(Error::config(
+                "BULKHEAD_SECRET_KEY needs at least 32 characters; make one with: openssl rand -hex 32",
+            ));
+        }
+        Ok(Self(text.as_bytes().into()))
+    }
+
+    /// HMAC-SHA256 of the parts, each preceded by its length, for one purpose: no two uses share a message.
+    pub fn mac(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("any length");
+        for part in std::iter::once(&purpose.as_bytes()).chain(parts) {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+/// A random token of 256 bits with a prefix to recognise it by.
+pub fn new_token(prefix: &str) -> String {
+    token_from(prefix, rand::random())
+}
+
+/// The token of these 32 bytes.
+pub fn token_from(prefix: &str, bytes: [u8; 32]) -> String {
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// What is stored of a token: its SHA-256 in hexadecimal. Enough for 256 random bits.
+pub fn token_hash(token: &str) -> String {
+    hex(&Sha256::digest(token.as_bytes()))
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// Compares in constant time.
+pub fn equal(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+/// A random PIN of eight digits.
+pub fn new_pin() -> String {
+    format!("{:08}", rand::random_range(0..100_000_000_u32))
+}
+
+/// argon2id (m = 19 MiB, t = 2, p = 1: OWASP's minimum) on at most as many threads as there are cores, so that a burst of
+/// sign-ins neither exhausts memory nor stops the server.
+#[derive(Clone, Debug)]
+pub struct Hasher {
+    permits: Arc<Semaphore>,
+    /// The hash of nothing anybody knows: verified against when there is no row, so that the answer takes as long.
+    decoy: Arc<str>,
+}
+
+impl Hasher {
+    /// A pool of `threads`.
+    pub fn new(threads: usize) -> Result<Self> {
+        Ok(Self {
+            permits: Arc::new(Semaphore::new(threads)),
+            decoy: hash(&new_token(""))?.into(),
+        })
+    }
+
+    /// Waits for a free thread. Taken before the unit of work begins, so that nobody queues here with a connection in hand.
+    pub async fn slot(&self) -> Result<HashSlot> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        Ok(HashSlot {
+            decoy: Arc::clone(&self.decoy),
+            _permit: permit.map_err(|_| Error::Unavailable)?,
+        })
+    }
+}
+
+/// The right to hash or verify once.
+#[derive(Debug)]
+pub struct HashSlot {
+    decoy: Arc<str>,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl HashSlot {
+    /// Hashes a password or PIN to a PHC string.
+    pub async fn hash(self, password: &str) -> Result<String> {
+        let password = password.to_owned();
+        // The slot moves into the thread: it is given back when the work ends, not when a caller stops waiting.
+        tokio::task::spawn_blocking(move || {
+            let _slot = self;
+            hash(&password)
+        })
+        .await
+        .map_err(Error::internal)?
+    }
+
+    /// Whether the password matches; without a stored hash it takes as long and never does.
+    pub async fn verify(self, password: &str, stored: Option<&str>) -> Result<bool> {
+        let password = password.to_owned();
+        let known = stored.is_some();
+        let stored = stored.unwrap_or(&self.decoy).to_owned();
+        tokio::task::spawn_blocking(move || {
+            let _slot = self;
+            let parsed = PasswordHash::new(&stored).map_err(Error::internal)?;
+            let matches = Argon2::default()
+                .verify_password(password.as_bytes(), &parsed)
+                .is_ok();
+            Ok(matches && known)
+        })
+        .await
+        .map_err(Error::internal)?
+    }
+}
+
+fn hash(password: &str) -> Result<String> {
+    let hash = Argon2::default()
+        .hash_password(password.as_bytes())
+        .map_err(Error::internal)?;
+    Ok(hash.to_string())
+}

@@ -1,0 +1,27 @@
+//! What operations, resolvers and jobs work with; built once by [`crate::app`].
+
+use crate::caller::Callers;
+use crate::config::Config;
+use crate::database::Database;
+use crate::media::store::Store;
+use crate::secret::{Hasher, SecretKey};
+use crate::tenancy::Registry;
+
+/// One of each, shared by server, worker, commands and tests.
+#[derive(Debug)]
+pub struct Services {
+    /// As read at the start.
+    pub config: Config,
+    /// Units of work.
+    pub database: Database,
+    /// Tenants by host and id.
+    pub registry: Registry,
+    /// Who is behind a token, for a moment.
+    pub callers: Callers,
+    /// Passwords and PINs.
+    pub hasher: Hasher,
+    /// What signatures are derived from.
+    pub key: SecretKey,
+    /// The bytes of media.
+    pub store: Store,
+}
