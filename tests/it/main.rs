@@ -1,1 +1,9 @@
+//! The one integration binary: a file a resource, through the public doors, against a real PostgreSQL.
 
+#![expect(unreachable_pub, reason = "a test binary has no public surface")]
+
+mod harness;
+mod layers;
+mod managed;
+mod schema;
+mod smoke;

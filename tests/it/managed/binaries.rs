@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use managed::database::managed::{Error, Server, Settings};
+use bulkhead::database::managed::{Error, Server, Settings};
 
 use super::{settings, temporary};
 

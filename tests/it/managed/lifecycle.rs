@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use managed::database::managed::{Error, Server, Settings};
+use bulkhead::database::managed::{Error, Server, Settings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpgid};
 use sqlx::postgres::PgConnectOptions;

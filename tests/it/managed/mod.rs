@@ -14,7 +14,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use managed::database::managed::{Server, Settings};
+use bulkhead::database::managed::{Server, Settings};
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, User};
 use sqlx::{Connection, PgConnection};

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use managed::database::managed::Server;
+use bulkhead::database::managed::Server;
 use nix::unistd::geteuid;
 use sqlx::{Connection, PgConnection};
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use managed::database::managed::Server;
+use bulkhead::database::managed::Server;
 use nix::unistd::{User, geteuid};
 
 use super::{Process, postmaster, query, settings, temporary};

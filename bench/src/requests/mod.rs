@@ -1,0 +1,141 @@
+//! `requests`: one device by its id, beside pgbench and peers, and where the time goes.
+
+mod fixture;
+mod tables;
+
+use crate::load::{self, Plan, Sample};
+use crate::place::Place;
+use crate::postgres::Postgres;
+use crate::report::{Report, note};
+use crate::server::{self, Server};
+use crate::site::{Peer, Target};
+use crate::usage::{Usage, resident_mb};
+use crate::{Common, Result};
+use clap::Args;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long the server is left alone before its memory is read.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// What `requests` can be told.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Something else that answers the same query: name=http://address:port|host|token
+    #[arg(long = "peer", value_name = "PEER")]
+    peers: Vec<Peer>,
+    /// Rounds, each of which measures everything once
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds that everything is measured in a round
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Seconds that everything is warmed up before
+    #[arg(long, default_value_t = 2)]
+    warm: u64,
+    /// Connections
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
+}
+
+/// Something that is measured.
+#[derive(Debug)]
+struct Subject {
+    /// In the tables.
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// pgbench.
+    Floor,
+    /// A step on the way to the point query, the last of which is that query.
+    Step(Target),
+    /// Something else.
+    Peer(Target),
+}
+
+/// A measurement.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    sample: Sample,
+    usage: Option<Usage>,
+}
+
+/// Runs it.
+pub(crate) async fn run(options: Options) -> Result<()> {
+    let mut report = Report::new(options.common.json);
+    let program = server::program(&options.common)?;
+    let mut place = Place::new(&options.common)?;
+    note("starting bulkhead dev");
+    let server = Server::start(&program, &place).await?;
+    sleep(QUIET).await;
+    let idle = resident_mb(server.pid());
+    let postgres = Postgres::attach(&mut place).await?;
+    note("filling the databases");
+    postgres.prepare().await?;
+    fixture::fill(&place).await?;
+    let subjects = fixture::subjects(&server, &options.peers).await?;
+    let measured = measure(&subjects, &options, &server, &postgres).await?;
+    let loaded = resident_mb(server.pid());
+
+    let cores = std::thread::available_parallelism()?.get();
+    report.text(&format!(
+        "{cores} cores, PostgreSQL {}, {} connections, {} rounds of {} s; medians (ratios: of the rounds')",
+        postgres.version(),
+        options.connections,
+        options.rounds,
+        options.seconds
+    ))?;
+    tables::rates(&mut report, &subjects, &measured)?;
+    tables::costs(&report, &subjects, &measured, u32::try_from(cores)?)?;
+    tables::memory(&mut report, idle, loaded)?;
+    report.finish()
+}
+
+/// Everything once in each round, beginning with another each time.
+async fn measure(
+    subjects: &[Subject],
+    options: &Options,
+    server: &Server,
+    postgres: &Postgres,
+) -> Result<Vec<Vec<Measured>>> {
+    let plan = |seconds| Plan {
+        connections: options.connections.into(),
+        time: Duration::from_secs(seconds),
+    };
+    if options.warm > 0 {
+        for subject in subjects {
+            note(&format!("warming up {}", subject.name));
+            once(subject, plan(options.warm), postgres).await?;
+        }
+    }
+    let mut measured = vec![Vec::new(); subjects.len()];
+    for round in 0..usize::try_from(options.rounds)? {
+        for turn in 0..subjects.len() {
+            let index = (round + turn) % subjects.len();
+            let before = Usage::now(server.pid(), postgres.postmaster);
+            let sample = once(&subjects[index], plan(options.seconds), postgres).await?;
+            let after = Usage::now(server.pid(), postgres.postmaster);
+            let usage = after.zip(before).map(|(after, before)| after - before);
+            note(&format!(
+                "round {}: {} {:.0}/s",
+                round + 1,
+                subjects[index].name,
+                sample.rate
+            ));
+            measured[index].push(Measured { sample, usage });
+        }
+    }
+    Ok(measured)
+}
+
+async fn once(subject: &Subject, plan: Plan, postgres: &Postgres) -> Result<Sample> {
+    match &subject.kind {
+        Kind::Floor => postgres.select(plan).await,
+        Kind::Step(target) | Kind::Peer(target) => load::run(target, plan).await,
+    }
+}

@@ -1,0 +1,199 @@
+//! A tenant of a test's own, and what is done to it from outside.
+
+use super::{World, until, world};
+use bulkhead::actor::Actor;
+use bulkhead::database::{self, TenantTx};
+use bulkhead::identity::{self, BuiltIn, NewMember};
+use bulkhead::tenancy::{self, NewTenant};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Every member's password.
+pub const PASSWORD: &str = "a-password-of-the-tests";
+
+/// One tenant.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub slug: String,
+    pub row: Arc<database::Tenant>,
+    pub world: &'static World,
+}
+
+/// What the server said.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Tenant {
+    /// A new tenant with the built-in roles and an owner, made as onboarding makes it.
+    pub async fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let world = world().await;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let slug = format!("test-{}-{number}", std::process::id());
+        let new = NewTenant {
+            slug: slug.clone(),
+            name: format!("Test {number}"),
+            operator: "tests".to_owned(),
+        };
+        let tx = tenancy::create(&world.app.services.database, new)
+            .await
+            .unwrap();
+        let row = Arc::clone(tx.tenant());
+        identity::seed_roles(&tx).await.unwrap();
+        tx.commit().await.unwrap();
+        let tenant = Self { slug, row, world };
+        tenant.member(BuiltIn::Owner).await;
+        tenant
+    }
+
+    /// Makes the member `<role>@<slug>.test`.
+    pub async fn member(&self, role: BuiltIn) -> String {
+        let slot = self.world.app.services.hasher.slot().await.unwrap();
+        let password_hash = slot.hash(PASSWORD).await.unwrap();
+        let email = format!("{}@{}.test", role.name(), self.slug);
+        let tx = self.write().await;
+        let new = NewMember {
+            email: email.clone(),
+            name: None,
+            password_hash,
+            role,
+        };
+        identity::create_member(&tx, new).await.unwrap();
+        tx.commit().await.unwrap();
+        email
+    }
+
+    /// Signs the member with this role in, by HTTP, making them first unless they are the owner.
+    pub async fn token(&self, role: BuiltIn) -> String {
+        let email = match role {
+            BuiltIn::Owner => format!("owner@{}.test", self.slug),
+            other => self.member(other).await,
+        };
+        self.sign_in(&email).await
+    }
+
+    /// A session of the member with this address.
+    pub async fn sign_in(&self, email: &str) -> String {
+        let query =
+            "mutation($input: SessionCreateInput!) { sessionCreate(input: $input) { token } }";
+        let variables = json!({ "input": { "email": email, "password": PASSWORD } });
+        let answer = self.gql_with(None, query, variables).await;
+        answer.body["data"]["sessionCreate"]["token"]
+            .as_str()
+            .expect("a token")
+            .to_owned()
+    }
+
+    /// A device and its PIN, made through GraphQL: `(global id, client id, PIN)`.
+    pub async fn device(&self, owner: &str) -> (String, String, String) {
+        let query = "mutation { deviceCreate(input: { name: \"A device\" }) { pin device { id clientId } } }";
+        let made = self.gql(Some(owner), query).await.data()["deviceCreate"].clone();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (
+            text(&made["device"]["id"]),
+            text(&made["device"]["clientId"]),
+            text(&made["pin"]),
+        )
+    }
+
+    /// Signs a device in by REST.
+    pub async fn device_auth(&self, client_id: &str, pin: &str) -> Answer {
+        let body = json!({ "client_id": client_id, "pin": pin });
+        self.send(self.request(Method::POST, "/device/auth").json(&body))
+            .await
+    }
+
+    /// Runs a document, as whoever has the token.
+    pub async fn gql(&self, token: Option<&str>, query: &str) -> Answer {
+        self.gql_with(token, query, Value::Null).await
+    }
+
+    /// The same with variables.
+    pub async fn gql_with(&self, token: Option<&str>, query: &str, variables: Value) -> Answer {
+        let mut request = self
+            .request(Method::POST, "/graphql")
+            .json(&json!({ "query": query, "variables": variables }));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        self.send(request).await
+    }
+
+    /// A request to the tenant's host.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let port = self.world.address.rsplit_once(':').unwrap().1;
+        self.world
+            .client
+            .request(method, format!("http://{}{path}", self.world.address))
+            .header("Host", format!("{}.localhost:{port}", self.slug))
+    }
+
+    /// A request to a link that the server gave out. Its host is not resolved: the connection goes to the tests' server.
+    pub fn follow(&self, method: Method, link: &str) -> RequestBuilder {
+        let mut url = Url::parse(link).unwrap();
+        let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+        url.set_host(Some("127.0.0.1")).unwrap();
+        self.world.client.request(method, url).header("Host", host)
+    }
+
+    /// Sends it and reads the answer as JSON, or as text in a JSON string.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Answer {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    /// A unit of work in the tenant, as the tests.
+    pub async fn write(&self) -> TenantTx {
+        let by = Actor::System("tests".to_owned()).into();
+        self.world
+            .app
+            .services
+            .database
+            .write(&self.row, &by)
+            .await
+            .unwrap()
+    }
+
+    /// Waits until the media has left its processing, and returns it: `id filename state failure contentType size url`.
+    pub async fn processed(&self, token: &str, media: &str) -> Value {
+        let query = "query($id: ID!) { node(id: $id) { ... on Media {
+            id filename state failure contentType size sha256 url thumbnail(size: SMALL) } } }";
+        until("the media is processed", async || {
+            let answer = self
+                .gql_with(Some(token), query, json!({ "id": media }))
+                .await;
+            let node = answer.body["data"]["node"].clone();
+            matches!(node["state"].as_str(), Some("READY" | "FAILED")).then_some(node)
+        })
+        .await
+    }
+}
+
+impl Answer {
+    /// The data of an answer without errors.
+    #[track_caller]
+    pub fn data(&self) -> &Value {
+        assert!(self.body.get("errors").is_none(), "{:#}", self.body);
+        &self.body["data"]
+    }
+
+    /// The code of the first top-level error.
+    #[track_caller]
+    pub fn code(&self) -> &str {
+        let code = self.body["errors"][0]["extensions"]["code"].as_str();
+        code.unwrap_or_else(|| panic!("no error in {:#}", self.body))
+    }
+}
