@@ -25,7 +25,7 @@ impl Report {
     pub(crate) fn table(&self, title: &str, header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
         let mut table = Table::new();
         table
-            .load_preset(presets::ASCII_MARKDOWN)
+            .load_style(presets::ASCII_MARKDOWN)
             .set_header(header);
         table.add_rows(rows);
         for column in table.column_iter_mut().skip(1) {

@@ -13,7 +13,7 @@ import { useMemo, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 import { examples } from './examples';
 import { type Params, post } from './graphql';
-import { load, save, type Session } from './session';
+import { load, revoke, save, type Session } from './session';
 import { SignInBar } from './SignInBar';
 
 const plugins = [HISTORY_PLUGIN, explorerPlugin()];
@@ -29,6 +29,7 @@ function App() {
   );
 
   function change(next: Session | null) {
+    if (session && !next) void revoke(session);
     save(next);
     setSession(next);
   }

@@ -37,3 +37,9 @@ export async function create(email: string, password: string): Promise<Session> 
   const problems: { message: string }[] = [...(errors ?? []), ...(payload?.errors ?? [])];
   throw new Error(problems.map((problem) => problem.message).join(' ') || 'Sign-in failed.');
 }
+
+/** End the session on the server too. It is forgotten here whatever the answer is. */
+export async function revoke(session: Session) {
+  const query = 'mutation SessionRevoke { sessionRevoke(input: {}) { revokedCount } }';
+  await post({ query }, session.token).catch(() => {});
+}
