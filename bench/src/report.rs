@@ -24,9 +24,7 @@ impl Report {
     /// Prints a table in Markdown, its first column to the left.
     pub(crate) fn table(&self, title: &str, header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
         let mut table = Table::new();
-        table
-            .load_style(presets::ASCII_MARKDOWN)
-            .set_header(header);
+        table.load_style(presets::ASCII_MARKDOWN).set_header(header);
         table.add_rows(rows);
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -8,9 +8,14 @@ use crate::secret::SecretKey;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+/// How long requests that are under way may take when the process stops.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn serve(config: Config, worker: bool) -> Result<()> {
@@ -57,7 +62,11 @@ pub(super) async fn until_signalled(
     let stop = CancellationToken::new();
     let served = async {
         match listener {
-            Some(listener) => http::serve(&app, listener, stop.clone().cancelled_owned()).await,
+            Some(listener) => tokio::select! {
+                served = http::serve(&app, listener, stop.clone().cancelled_owned()) => served,
+                // A client that never finishes its request does not keep the process.
+                () = async { stop.cancelled().await; sleep(DRAIN).await } => Ok(()),
+            },
             None => {
                 stop.cancelled().await;
                 Ok(())

@@ -2,7 +2,7 @@
 
 use super::managed::{Server, Settings};
 use super::pool::Pool;
-use super::{Database, hardening, migrate, quote};
+use super::{Database, cell, hardening, migrate, quote};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ pub async fn connect(
     }
     hardening::warn(&mut connection).await?;
     let instance = migrate::platform(&owner, &mut connection).await?;
-    let cell = cell_login(&mut connection, &instance, key, config, &owner).await?;
+    let cell = cell::login(&mut connection, (&instance, key), config, &owner).await?;
     migrate::tenants(&owner).await?;
     let size = config.max_connections as usize;
     let platform = PLATFORM_SHARE.min(size / 2);
@@ -180,46 +180,6 @@ pub async fn own(server: &Server, key: &SecretKey) -> Result<PgConnectOptions> {
     Ok(owner)
 }
 
-/// Makes cell 0's login role, or sets it to this configuration, and returns its options. Timeouts are the role's own, so
-/// that no unit of work spends time on setting them.
-async fn cell_login(
-    connection: &mut PgConnection,
-    instance: &str,
-    key: &SecretKey,
-    config: &Config,
-    owner: &PgConnectOptions,
-) -> Result<PgConnectOptions> {
-    let login = format!("{instance}_c_0");
-    let password = hex(&key.mac("cell login", &[login.as_bytes()]));
-    let name = quote::identifier(&login)?;
-    if !exists(
-        connection,
-        "SELECT FROM pg_roles WHERE rolname = $1",
-        &login,
-    )
-    .await?
-    {
-        run(connection, format!("CREATE ROLE {name} LOGIN NOINHERIT")).await?;
-    }
-    let database = quote::identifier(owner.get_database().unwrap_or(owner.get_username()))?;
-    let statements = format!(
-        "ALTER ROLE {name} PASSWORD {}; GRANT CONNECT ON DATABASE {database} TO {name}; \
-         ALTER ROLE {name} SET statement_timeout = {}; ALTER ROLE {name} SET lock_timeout = '5s'; \
-         ALTER ROLE {name} SET idle_in_transaction_session_timeout = '30s'; \
-         INSERT INTO bulkhead.cell (id, login) VALUES (0, {}) ON CONFLICT DO NOTHING",
-        quote::literal(&password)?,
-        config.statement_timeout_ms,
-        quote::literal(&login)?
-    );
-    // Two processes that start together would update one catalogue row at once.
-    run(
-        connection,
-        format!("BEGIN; {}; {statements}; COMMIT", migrate::LOCK),
-    )
-    .await?;
-    Ok(owner.clone().username(&login).password(&password))
-}
-
 async fn version(connection: &mut PgConnection) -> Result<String> {
     let (number,): (String,) = sqlx::query_as("SELECT current_setting('server_version_num')")
         .fetch_one(&mut *connection)
@@ -239,7 +199,11 @@ async fn is_superuser(connection: &mut PgConnection) -> Result<bool> {
     Ok(superuser)
 }
 
-async fn exists(connection: &mut PgConnection, query: &'static str, name: &str) -> Result<bool> {
+pub(super) async fn exists(
+    connection: &mut PgConnection,
+    query: &'static str,
+    name: &str,
+) -> Result<bool> {
     let row = sqlx::query(query)
         .bind(name)
         .fetch_optional(connection)
@@ -247,7 +211,7 @@ async fn exists(connection: &mut PgConnection, query: &'static str, name: &str) 
     Ok(row.is_some())
 }
 
-async fn run(connection: &mut PgConnection, statements: String) -> Result<()> {
+pub(super) async fn run(connection: &mut PgConnection, statements: String) -> Result<()> {
     connection
         .execute(sqlx::raw_sql(AssertSqlSafe(statements)))
         .await?;

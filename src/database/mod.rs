@@ -1,5 +1,6 @@
 //! The only place that connects, begins, commits and binds. Everything else gets a [`TenantTx`] or a [`PlatformTx`].
 
+mod cell;
 mod connect;
 mod hardening;
 pub mod managed;
