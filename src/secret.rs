@@ -45,6 +45,14 @@ impl SecretKey {
     }
 }
 
+/// Chooses the crypto of TLS, for the whole process; to be called before a client is built.
+pub fn ensure_tls() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error means that another thread was faster.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+}
+
 /// A random token of 256 bits with a prefix to recognise it by.
 pub fn new_token(prefix: &str) -> String {
     token_from(prefix, rand::random())
