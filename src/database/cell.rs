@@ -54,7 +54,9 @@ pub(super) async fn login(
 }
 
 fn refused(error: sqlx::Error) -> Error {
-    let code = error.as_database_error().and_then(|e| e.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     if code.as_deref() == Some(INVALID_PASSWORD) {
         return Error::config(
             "BULKHEAD_SECRET_KEY is not the key that this database's logins were made with; every process needs the same",

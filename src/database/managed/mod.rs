@@ -3,7 +3,7 @@
 //!
 //! One process owns the server of a data directory (a `flock`); others attach to it. `binaries`
 //! finds the programs, `download` fetches them, `home` is the data directory, `cluster` makes and
-//! starts it, `process` keeps the child. Uses nothing else of Bulkhead, and reads no environment.
+//! starts it, `process` keeps the child. Reads no environment.
 
 mod binaries;
 mod cluster;
