@@ -54,7 +54,7 @@ struct Common {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Directory of PostgreSQL's programs, where they are not found by themselves
-    #[arg(long, value_name = "DIR", env = "BULKHEAD_PG_BIN")]
+    #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
 }
 

@@ -18,7 +18,8 @@ pub(crate) const KEY: &str = "a key for benches, which keep nothing";
 #[derive(Debug)]
 pub(crate) struct Place {
     dir: TempDir,
-    pg_bin: Option<PathBuf>,
+    /// Where PostgreSQL's programs are, if that was said.
+    pub(crate) pg_bin: Option<PathBuf>,
     /// Where PostgreSQL's data really lie: for root it can be elsewhere.
     postgres: PathBuf,
 }

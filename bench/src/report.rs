@@ -43,10 +43,12 @@ impl Report {
         Ok(out.flush()?)
     }
 
-    /// Keeps a figure, to three decimals.
+    /// Keeps a figure, to three decimals, if there is one.
     pub(crate) fn figure(&mut self, name: &str, value: f64) {
-        let value = (value * 1000.0).round() / 1000.0;
-        self.figures.insert(name.to_owned(), json!(value));
+        if value.is_finite() {
+            let value = (value * 1000.0).round() / 1000.0;
+            self.figures.insert(name.to_owned(), json!(value));
+        }
     }
 
     /// Prints the figures, if asked to.

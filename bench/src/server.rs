@@ -30,7 +30,8 @@ pub(crate) fn program(common: &Common) -> Result<PathBuf> {
         .args([
             "build",
             "--release",
-            "--quiet",
+            "--package",
+            "bench",
             "--package",
             "bulkhead",
             "--bin",
@@ -59,6 +60,9 @@ pub(crate) fn command(program: &Path, place: &Place) -> Command {
         .arg("--data-dir")
         .arg(place.data_dir())
         .stdin(Stdio::null());
+    if let Some(pg_bin) = &place.pg_bin {
+        command.env("BULKHEAD_PG_BIN", pg_bin);
+    }
     command
 }
 

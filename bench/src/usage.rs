@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Ticks of processor time in a second: `USER_HZ`, which Linux keeps at 100 for every program (`man 7 time`).
 const TICKS: f64 = 100.0;
 
-/// Seconds of processor time, by whom.
+/// Seconds of processor time, by whom, over all cores.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// The server under test.
@@ -16,6 +16,8 @@ pub(crate) struct Usage {
     pub(crate) postgres: f64,
     /// What makes the load: this process, and pgbench.
     pub(crate) load: f64,
+    /// Nobody.
+    pub(crate) idle: f64,
 }
 
 impl Usage {
@@ -36,6 +38,7 @@ impl Usage {
             server: Times::of(server)?.own,
             postgres: first.own + first.children + backends,
             load: own.own + own.children,
+            idle: idle()?,
         })
     }
 }
@@ -48,6 +51,7 @@ impl Sub for Usage {
             server: self.server - earlier.server,
             postgres: self.postgres - earlier.postgres,
             load: self.load - earlier.load,
+            idle: self.idle - earlier.idle,
         }
     }
 }
@@ -73,6 +77,16 @@ impl Times {
             children: seconds(13)? + seconds(14)?,
         })
     }
+}
+
+/// Seconds that the cores did nothing, waiting for disks included: the fourth and fifth number of the first line.
+fn idle() -> Option<f64> {
+    let text = read_to_string("/proc/stat").ok()?;
+    let numbers = text.lines().next()?.split_whitespace().skip(4).take(2);
+    let ticks: f64 = numbers
+        .filter_map(|number| number.parse::<f64>().ok())
+        .sum();
+    Some(ticks / TICKS)
 }
 
 /// Resident memory of a process in MB (10⁶ bytes).

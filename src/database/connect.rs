@@ -130,9 +130,13 @@ async fn managed(
 /// The owner's options on a managed server, after making role and database if they are not there.
 pub async fn own(server: &Server, key: &SecretKey) -> Result<PgConnectOptions> {
     let superuser = |database: &str| {
-        settings(PgConnectOptions::new_without_pgpass())
-            .host(server.host())
-            .port(server.port())
+        let options = settings(PgConnectOptions::new_without_pgpass()).port(server.port());
+        // A socket costs the kernel half of what TCP does, on both sides.
+        let options = match server.socket_dir() {
+            Some(directory) => options.socket(directory),
+            None => options.host(server.host()),
+        };
+        options
             .username(server.user())
             .password(server.password())
             .database(database)

@@ -91,7 +91,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         options.seconds
     ))?;
     tables::rates(&mut report, &subjects, &measured)?;
-    tables::costs(&report, &subjects, &measured, u32::try_from(cores)?)?;
+    tables::costs(&mut report, &subjects, &measured, u32::try_from(cores)?)?;
     tables::memory(&mut report, idle, loaded)?;
     report.finish()
 }

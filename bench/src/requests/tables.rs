@@ -74,42 +74,78 @@ pub(super) fn rates(
     report.table("Requests (pgbench: mean latency)", &header, rows)
 }
 
-/// Microseconds of all cores for each request, what each step adds, and who used them.
+/// Microseconds of all cores for each request, and who used them.
+struct Cost {
+    /// All there were: of a busy machine, others took some.
+    all: f64,
+    bulkhead: f64,
+    postgres: f64,
+    load: f64,
+    idle: f64,
+}
+
+impl Cost {
+    fn of(rounds: &[Measured], cores: u32) -> Self {
+        let part = |value: fn(Usage) -> f64| {
+            over(rounds, |m| {
+                let requests = m.sample.rate * m.sample.seconds;
+                m.usage
+                    .map_or(f64::NAN, |usage| value(usage) * 1e6 / requests)
+            })
+        };
+        Self {
+            all: over(rounds, |m| f64::from(cores) * 1e6 / m.sample.rate),
+            bulkhead: part(|usage| usage.server),
+            postgres: part(|usage| usage.postgres),
+            load: part(|usage| usage.load),
+            idle: part(|usage| usage.idle),
+        }
+    }
+
+    fn used(&self) -> f64 {
+        self.bulkhead + self.postgres + self.load
+    }
+}
+
+/// What a request costs, what each step adds, and who used it.
 pub(super) fn costs(
-    report: &Report,
+    report: &mut Report,
     subjects: &[Subject],
     measured: &[Vec<Measured>],
     cores: u32,
 ) -> Result<()> {
-    let total = |rounds: &[Measured]| over(rounds, |m| f64::from(cores) * 1e6 / m.sample.rate);
-    let mut rows = Vec::new();
-    let mut before = None;
-    for (subject, rounds) in subjects.iter().zip(measured) {
-        let all = total(rounds);
-        let mut added = NONE.to_owned();
-        match subject.kind {
-            Kind::Peer(_) => continue,
-            Kind::Floor => {}
-            Kind::Step(_) => added = format!("{:.0}", all - before.replace(all).unwrap_or(0.0)),
+    let number = |us: f64| {
+        if us.is_nan() {
+            NONE.to_owned()
+        } else {
+            format!("{us:.0}")
         }
-        let part = |value: fn(Usage) -> f64| {
-            over(rounds, |m| {
-                m.usage.map_or(f64::NAN, |u| {
-                    value(u) * 1e6 / (m.sample.rate * m.sample.seconds)
-                })
-            })
+    };
+    let mut rows = Vec::new();
+    let mut before = 0.0;
+    for (subject, rounds) in subjects.iter().zip(measured) {
+        let cost = Cost::of(rounds, cores);
+        let used = cost.used();
+        let added = match subject.kind {
+            Kind::Peer(_) => continue,
+            Kind::Floor => f64::NAN,
+            Kind::Step(_) => used - std::mem::replace(&mut before, used),
         };
-        let parts = [part(|u| u.server), part(|u| u.postgres), part(|u| u.load)];
-        let rest = all - parts.iter().sum::<f64>();
-        let mut row = vec![subject.name.clone(), format!("{all:.0}"), added];
-        row.extend(parts.into_iter().chain([rest]).map(|part| {
-            if part.is_nan() {
-                NONE.to_owned()
-            } else {
-                format!("{part:.0}")
-            }
-        }));
-        rows.push(row);
+        let others = cost.all - used - cost.idle;
+        let parts = [
+            used,
+            added,
+            cost.bulkhead,
+            cost.postgres,
+            cost.load,
+            cost.idle,
+            others,
+        ];
+        rows.push(
+            std::iter::once(subject.name.clone())
+                .chain(parts.map(number))
+                .collect(),
+        );
     }
     let header = [
         "",
@@ -118,19 +154,21 @@ pub(super) fn costs(
         "bulkhead",
         "PostgreSQL",
         "load",
-        "idle, others",
+        "idle",
+        "others",
     ];
-    report.table(
-        &format!("Where it goes: µs of {cores} cores for each request"),
-        &header,
-        rows,
-    )?;
-    let floor = total(&measured[0]);
+    let title = format!("Where it goes: µs of processor time for each request, on {cores} cores");
+    report.table(&title, &header, rows)?;
+    let floor = Cost::of(&measured[0], cores);
+    let point = Cost::of(&measured[point(subjects)], cores);
+    report.figure("cpu_share", floor.used() / point.used());
     report.text(&format!(
-        "\nFor {:.0} % of pgbench, the row may cost {:.0} µs; it costs {:.0}.",
+        "\nFor {:.0} % of pgbench the row may take {:.0} µs of {cores} cores; it takes {:.0}. \
+         By processor time alone, pgbench's is {:.1} % of the row's.",
         100.0 * GOAL,
-        floor / GOAL,
-        total(&measured[point(subjects)])
+        floor.all / GOAL,
+        point.all,
+        100.0 * floor.used() / point.used()
     ))
 }
 
