@@ -6,11 +6,11 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 /// Functions that no tenant needs: they change the role, run SQL given as text, open large objects, sleep, lock and notify
-/// across tenants. `SET LOCAL` by the server goes on working, and triggers fire.
+/// across tenants, and fill the log or the disk. `SET LOCAL` by the server goes on working, and triggers fire.
 const FUNCTIONS: &str = "SELECT p.oid::regprocedure::text
     FROM pg_catalog.pg_proc p
     WHERE p.pronamespace = 'pg_catalog'::regnamespace
-        AND p.proname ~ '^(set_config|query_to_xml.*|cursor_to_xml.*|table_to_xml.*|schema_to_xml.*|database_to_xml.*|lo_.*|loread|lowrite|pg_sleep.*|pg_advisory_.*|pg_try_advisory_.*|pg_notify)$'
+        AND p.proname ~ '^(set_config|query_to_xml.*|cursor_to_xml.*|table_to_xml.*|schema_to_xml.*|database_to_xml.*|lo_.*|loread|lowrite|pg_sleep.*|pg_advisory_.*|pg_try_advisory_.*|pg_notify|pg_logical_emit_message|pg_export_snapshot)$'
         AND has_function_privilege('public', p.oid, 'EXECUTE')
     ORDER BY 1";
 
