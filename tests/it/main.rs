@@ -4,6 +4,7 @@
 
 mod database;
 mod harness;
+mod history;
 mod layers;
 mod managed;
 mod schema;
