@@ -153,3 +153,11 @@ fn hash(password: &str) -> Result<String> {
         .map_err(Error::internal)?;
     Ok(hash.to_string())
 }
+
+/// Chooses ring for TLS, unless the process has chosen: whoever makes an HTTP client calls this first.
+pub fn choose_tls() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error means that another thread was faster.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+}

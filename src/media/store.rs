@@ -70,6 +70,7 @@ impl Store {
                 "azure:// needs BULKHEAD_MEDIA_AZURE_ACCOUNT and BULKHEAD_MEDIA_AZURE_KEY",
             ));
         };
+        crate::secret::choose_tls();
         let mut builder = MicrosoftAzureBuilder::new()
             .with_account(account)
             .with_access_key(key.expose_secret())

@@ -79,10 +79,7 @@ fn lock(dir: &Path) -> Result<File, Error> {
 
 /// The archive, compared with the checksum that is published beside it.
 async fn verified(url: &str) -> Result<Vec<u8>, Error> {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // An error means that another thread was faster.
-        drop(rustls::crypto::ring::default_provider().install_default());
-    }
+    crate::secret::choose_tls();
     let client = reqwest::Client::builder()
         .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)

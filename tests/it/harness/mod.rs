@@ -86,10 +86,7 @@ impl World {
         let router = http::router(&app);
         RUNTIME.spawn(async move { axum::serve(listener, router).await });
         drop(app.worker().await);
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Lost only to another thread that did the same.
-            drop(rustls::crypto::ring::default_provider().install_default());
-        }
+        bulkhead::secret::choose_tls();
         // A proxy of this machine is no part of the tests.
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
