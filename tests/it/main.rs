@@ -10,3 +10,4 @@ mod layers;
 mod managed;
 mod schema;
 mod smoke;
+mod tenancy;

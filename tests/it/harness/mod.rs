@@ -4,7 +4,7 @@ mod sql;
 mod tenant;
 
 pub use sql::{execute, refused, sqlstate, value};
-pub use tenant::{Answer, Tenant};
+pub use tenant::{Answer, PASSWORD, Tenant};
 
 use bulkhead::app::App;
 use bulkhead::config::Config;
