@@ -420,6 +420,38 @@ fn a_tenant_that_lacks_a_step_gets_it_at_the_next_start() {
     });
 }
 
+#[test]
+fn a_step_without_its_grants_is_not_applied() {
+    run(async {
+        let world = world().await;
+        let url = world.new_database("no_grants").await;
+        let app = world.another_on(&url, 4).await.unwrap();
+        let database = &app.services.database;
+        let tx = tenancy::create(database, new("acme")).await.unwrap();
+        let tenant = std::sync::Arc::clone(tx.tenant());
+        tx.commit().await.unwrap();
+        app.stop().await.unwrap();
+        let mut superuser = world.superuser_of("no_grants").await;
+        let (schema, role) = (&tenant.schema_name, &tenant.role_name);
+        let before = structure(&mut superuser, schema, Some(role)).await;
+        // The step can be applied, and what is granted with it cannot.
+        let sql = format!(
+            "BEGIN; DROP FUNCTION {schema}.enqueue, {schema}.jobs; ALTER TABLE {schema}.history OWNER TO CURRENT_USER;
+             DELETE FROM bulkhead.migration WHERE schema_name = '{schema}' AND name = 'm0005_job'; COMMIT"
+        );
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+        superuser.execute(sql).await.unwrap();
+        assert!(world.another_on(&url, 4).await.is_err());
+        let sql = format!("ALTER TABLE {schema}.history OWNER TO bulkhead");
+        let sql = sqlx::query(AssertSqlSafe(sql));
+        superuser.execute(sql).await.unwrap();
+        let app = world.another_on(&url, 4).await.unwrap();
+        app.stop().await.unwrap();
+        let after = structure(&mut superuser, schema, Some(role)).await;
+        same(&after, &before);
+    });
+}
+
 /// Asks for the tenant's slug at a host, as its owner.
 async fn at(tenant: &Tenant, token: &str, host: &str) -> (StatusCode, Value) {
     let request = tenant

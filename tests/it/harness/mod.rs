@@ -12,6 +12,7 @@ use bulkhead::database::{
     self,
     managed::{Server, Settings},
 };
+use bulkhead::error::Result;
 use bulkhead::http;
 use bulkhead::secret::{SecretKey, hex};
 use secrecy::SecretString;
@@ -132,12 +133,19 @@ impl World {
     /// A second server on the same database, not listening and without a worker: `connections` over all tenants, of which
     /// the tenants have what the platform leaves (2: one each).
     pub async fn another(&self, connections: u32) -> App {
+        let url = &self.database_url;
+        self.another_on(url, connections).await.unwrap()
+    }
+
+    /// The same, on another database.
+    pub async fn another_on(&self, database_url: &str, connections: u32) -> Result<App> {
         let config = Config {
+            database_url: Some(SecretString::from(database_url)),
             max_connections: connections,
             ..self.app.services.config.clone()
         };
         let key = self.app.services.key.clone();
-        App::start(config, key, false).await.unwrap()
+        App::start(config, key, false).await
     }
 
     /// A connection as the login role of the tenants' cell, bound to nobody.
