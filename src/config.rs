@@ -210,10 +210,8 @@ fn variable(name: &str) -> Option<OsString> {
 
 /// A source that sets one key.
 fn one(key: &str, value: String) -> Result<config::Config> {
-    config::Config::builder()
-        .set_override(key, value)
-        .and_then(|builder| builder.build())
-        .map_err(explain)
+    let builder = config::Config::builder().set_override(key, value);
+    builder.map_err(explain)?.build().map_err(explain)
 }
 
 /// A list, or a text with commas, which is how the environment has it.

@@ -30,11 +30,10 @@ fn command(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, Str
 #[track_caller]
 fn shown(key: &str, (code, out, err): &(Option<i32>, String, String)) -> String {
     assert_eq!(*code, Some(0), "{err}");
-    out.lines()
-        .filter_map(|line| line.split_once(' '))
-        .find(|(name, _)| *name == key)
-        .map(|(_, value)| value.trim().to_owned())
-        .unwrap_or_else(|| panic!("no {key} in {out}"))
+    let mut lines = out.lines().filter_map(|line| line.split_once(' '));
+    let found = lines.find(|(name, _)| *name == key);
+    let (_, value) = found.unwrap_or_else(|| panic!("no {key} in {out}"));
+    value.trim().to_owned()
 }
 
 /// Asserts that the command failed, saying all of this on standard error, and nothing on standard output.

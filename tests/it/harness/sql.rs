@@ -26,7 +26,9 @@ pub fn sqlstate(error: &DbErr) -> String {
     else {
         panic!("not PostgreSQL's: {error:?}");
     };
-    let code = cause.as_database_error().and_then(|e| e.code());
+    let code = cause
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.unwrap_or_else(|| panic!("not PostgreSQL's: {error:?}"))
         .into_owned()
 }
