@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ pub struct Config {
     /// Address that tenants are served at.
     pub http: SocketAddr,
     /// Domains whose subdomains are tenants.
+    #[serde(deserialize_with = "listed")]
     pub base_domains: Vec<String>,
     /// How the outside reaches us, for links: `http` or `https`.
     pub scheme: Scheme,
@@ -132,14 +133,11 @@ impl Config {
             Some(path) => config::File::from(path).required(true),
             None => config::File::new("bulkhead.toml", config::FileFormat::Toml).required(false),
         };
-        let environment = config::Environment::with_prefix("BULKHEAD")
-            .prefix_separator("_")
-            .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("base_domains");
+        // Values stay texts until their key's type reads them: guessed at, a name of digits loses its zeros.
+        let environment = config::Environment::with_prefix("BULKHEAD").prefix_separator("_");
         let mut builder = config::Config::builder().add_source(source);
         if let Some(url) = variable("DATABASE_URL").and_then(|url| url.into_string().ok()) {
-            builder = set(builder, "database_url", &url)?;
+            builder = builder.add_source(one("database_url", url)?);
         }
         builder = builder.add_source(environment);
         for (key, value) in flags {
@@ -210,10 +208,26 @@ fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-type Builder = config::ConfigBuilder<config::builder::DefaultState>;
+/// A source that sets one key.
+fn one(key: &str, value: String) -> Result<config::Config> {
+    let builder = config::Config::builder().set_override(key, value);
+    builder.map_err(explain)?.build().map_err(explain)
+}
 
-fn set(builder: Builder, key: &str, value: &str) -> Result<Builder> {
-    builder.set_default(key, value).map_err(explain)
+/// A list, or a text with commas, which is how the environment has it.
+fn listed<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Listed {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Listed::deserialize(deserializer)? {
+        Listed::List(items) => items,
+        Listed::Text(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
+    })
 }
 
 fn explain(error: config::ConfigError) -> Error {

@@ -38,7 +38,7 @@ pub async fn connect(
     if owned {
         hardening::apply(&mut connection, owner.get_username()).await?;
     }
-    hardening::warn(&mut connection).await?;
+    hardening::warn(&mut connection, owner.get_username()).await?;
     let instance = migrate::platform(&owner, &mut connection).await?;
     let cell = cell::login(&mut connection, (&instance, key), config, &owner).await?;
     migrate::tenants(&owner).await?;
@@ -62,7 +62,7 @@ pub async fn missing_hardening(config: &Config, key: &SecretKey) -> Result<Vec<S
         .connect()
         .await
         .map_err(|e| unreachable_database(&owner, &e))?;
-    let missing = hardening::missing(&mut connection).await;
+    let missing = hardening::missing(&mut connection, owner.get_username()).await;
     if let Some(server) = server {
         server.stop().await.map_err(Error::internal)?;
     }

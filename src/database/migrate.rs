@@ -41,7 +41,7 @@ pub(super) async fn platform(
     run(connection, format!("BEGIN; {LOCK}; {LEDGER}; COMMIT")).await?;
     let migrator = Migrator::connect(owner).await?;
     migrator
-        .bring(PLATFORM_SCHEMA, migration::platform::migrations())
+        .bring(PLATFORM_SCHEMA, migration::platform::migrations(), None)
         .await?;
     run(connection, format!("BEGIN; {LOCK}; {INSTANCE}; COMMIT")).await?;
     let (instance,): (String,) = sqlx::query_as("SELECT id FROM bulkhead.instance")
@@ -54,7 +54,7 @@ pub(super) async fn platform(
 pub(super) async fn tenants(owner: &PgConnectOptions) -> Result<()> {
     let migrator = Migrator::connect(owner).await?;
     migrator
-        .bring(TEMPLATE_SCHEMA, migration::tenant::migrations())
+        .bring(TEMPLATE_SCHEMA, migration::tenant::migrations(), None)
         .await?;
     let behind = migrator.behind().await?;
     if behind.is_empty() {
@@ -62,11 +62,10 @@ pub(super) async fn tenants(owner: &PgConnectOptions) -> Result<()> {
     }
     let grants = grants(&migrator.0).await?.join("; ");
     for (schema, role) in behind {
-        migrator
-            .bring(&schema, migration::tenant::migrations())
-            .await?;
         let grants = for_tenant(&grants, &schema, &role)?;
-        migrator.0.execute_unprepared(&grants).await?;
+        migrator
+            .bring(&schema, migration::tenant::migrations(), Some(&grants))
+            .await?;
         tracing::info!(schema, "tenant schema migrated");
     }
     Ok(())
@@ -144,14 +143,24 @@ impl Migrator {
             .collect::<Result<_, sea_orm::DbErr>>()?)
     }
 
-    /// Applies to a schema the steps it lacks, each in a transaction of its own.
+    /// Applies to a schema the steps it lacks, each in a transaction of its own. The last one's ends with `grants`: a schema
+    /// that the ledger calls whole is one that its tenant can use.
     #[expect(clippy::disallowed_methods, reason = "this is the place")]
-    async fn bring(&self, schema: &str, steps: Vec<Box<dyn MigrationTrait>>) -> Result<()> {
-        for step in steps {
+    async fn bring(
+        &self,
+        schema: &str,
+        steps: Vec<Box<dyn MigrationTrait>>,
+        grants: Option<&str>,
+    ) -> Result<()> {
+        let last = steps.len().saturating_sub(1);
+        for (number, step) in steps.iter().enumerate() {
             let transaction = self.0.begin().await?;
             transaction.execute_unprepared(LOCK).await?;
             if !applied(&transaction, schema).await?.contains(step.name()) {
                 apply(&transaction, schema, step.as_ref()).await?;
+            }
+            if let Some(grants) = grants.filter(|_| number == last) {
+                transaction.execute_unprepared(grants).await?;
             }
             transaction.commit().await?;
         }

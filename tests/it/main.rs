@@ -1,9 +1,18 @@
 //! The one integration binary: a file a resource, through the public doors, against a real PostgreSQL.
 
 #![expect(unreachable_pub, reason = "a test binary has no public surface")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test says by failing what it did not expect"
+)]
 
+mod config;
+mod database;
 mod harness;
+mod history;
 mod layers;
 mod managed;
 mod schema;
 mod smoke;
+mod tenancy;

@@ -59,6 +59,9 @@ BEGIN
     ELSE
         SELECT jsonb_agg(jsonb_build_object('old', to_jsonb(o), 'new', to_jsonb(n))) INTO pairs
         FROM old_rows o JOIN new_rows n ON n.id = o.id;
+        IF coalesce(jsonb_array_length(pairs), 0) <> (SELECT count(*) FROM new_rows) THEN
+            RAISE EXCEPTION 'the id of a % never changes', TG_ARGV[0] USING ERRCODE = 'BH002';
+        END IF;
     END IF;
     IF pairs IS NULL THEN
         RETURN NULL;

@@ -1,8 +1,10 @@
 //! One PostgreSQL and one server per run; each test makes tenants of its own, for our isolation is its fixture.
 
+mod sql;
 mod tenant;
 
-pub use tenant::Tenant;
+pub use sql::{execute, refused, sqlstate, value};
+pub use tenant::{Answer, PASSWORD, Tenant};
 
 use bulkhead::app::App;
 use bulkhead::config::Config;
@@ -10,14 +12,17 @@ use bulkhead::database::{
     self,
     managed::{Server, Settings},
 };
+use bulkhead::error::Result;
 use bulkhead::http;
-use bulkhead::secret::SecretKey;
+use bulkhead::secret::{SecretKey, hex};
 use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::str::FromStr as _;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -25,7 +30,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
 /// The key that the run's server and commands share.
-const SECRET_KEY: &str = "the-key-of-this-test-run-and-of-no-other";
+pub const SECRET_KEY: &str = "the-key-of-this-test-run-and-of-no-other";
 /// How long a condition may take to come true before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -82,6 +87,7 @@ impl World {
         let router = http::router(&app);
         RUNTIME.spawn(async move { axum::serve(listener, router).await });
         drop(app.worker().await);
+        bulkhead::secret::choose_tls();
         // A proxy of this machine is no part of the tests.
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
@@ -96,12 +102,60 @@ impl World {
 
     /// A connection as PostgreSQL's superuser, to the database of the tests: the other door.
     pub async fn superuser(&self) -> PgConnection {
+        self.superuser_of("bulkhead").await
+    }
+
+    /// The same, to another database of the server.
+    pub async fn superuser_of(&self, database: &str) -> PgConnection {
         PgConnectOptions::new_without_pgpass()
             .host(self.postgres.host())
             .port(self.postgres.port())
             .username(self.postgres.user())
             .password(self.postgres.password())
-            .database("bulkhead")
+            .database(database)
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    /// A new database of the owner's, nothing in it and not hardened; its URL.
+    pub async fn new_database(&self, name: &str) -> String {
+        let sql = format!("CREATE DATABASE {name} OWNER bulkhead");
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut self.superuser().await)
+            .await
+            .unwrap();
+        let mut url = reqwest::Url::parse(&self.database_url).unwrap();
+        url.set_path(name);
+        url.to_string()
+    }
+
+    /// A second server on the same database, not listening and without a worker: `connections` over all tenants, of which
+    /// the tenants have what the platform leaves (2: one each).
+    pub async fn another(&self, connections: u32) -> App {
+        let url = &self.database_url;
+        self.another_on(url, connections).await.unwrap()
+    }
+
+    /// The same, on another database.
+    pub async fn another_on(&self, database_url: &str, connections: u32) -> Result<App> {
+        let config = Config {
+            database_url: Some(SecretString::from(database_url)),
+            max_connections: connections,
+            ..self.app.services.config.clone()
+        };
+        let key = self.app.services.key.clone();
+        App::start(config, key, false).await
+    }
+
+    /// A connection as the login role of the tenants' cell, bound to nobody.
+    pub async fn cell(&self) -> PgConnection {
+        let login = format!("{}_c_0", self.app.services.database.instance());
+        let password = self.app.services.key.mac("cell login", &[login.as_bytes()]);
+        PgConnectOptions::from_str(&self.database_url)
+            .unwrap()
+            .username(&login)
+            .password(&hex(&password))
             .connect()
             .await
             .unwrap()
@@ -132,6 +186,40 @@ pub fn bare() -> Command {
         command.env("PATH", path);
     }
     command
+}
+
+/// Runs a command to its end with this on its standard input: its exit code, and what it said there and there.
+pub fn finish(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that does not read may be gone already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// Begins the work, and drops it after this time unless it is done. By spinning: a timer counts in milliseconds.
+pub async fn cut_short<T>(after: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let began = Instant::now();
+    let clock = async {
+        while began.elapsed() < after {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = clock => None,
+    }
 }
 
 /// Waits until `condition` gives a value.

@@ -2,6 +2,7 @@
 
 use super::{World, until, world};
 use bulkhead::actor::Actor;
+use bulkhead::app::App;
 use bulkhead::database::{self, TenantTx};
 use bulkhead::identity::{self, BuiltIn, NewMember};
 use bulkhead::tenancy::{self, NewTenant};
@@ -52,6 +53,19 @@ impl Tenant {
         tenant
     }
 
+    /// A tenant that is there already.
+    pub async fn named(slug: &str) -> Self {
+        let world = world().await;
+        let tx = world.app.services.database.platform().await.unwrap();
+        let row = tenancy::by_slug(&tx, slug).await.unwrap();
+        tx.commit().await.unwrap();
+        Self {
+            slug: slug.to_owned(),
+            row: Arc::new(row.expect("a tenant")),
+            world,
+        }
+    }
+
     /// Makes the member `<role>@<slug>.test`.
     pub async fn member(&self, role: BuiltIn) -> String {
         let slot = self.world.app.services.hasher.slot().await.unwrap();
@@ -80,13 +94,18 @@ impl Tenant {
 
     /// A session of the member with this address.
     pub async fn sign_in(&self, email: &str) -> String {
+        self.sign_in_with(email, PASSWORD).await
+    }
+
+    /// The same, with another password than the tests'.
+    pub async fn sign_in_with(&self, email: &str, password: &str) -> String {
         let query =
             "mutation($input: SessionCreateInput!) { sessionCreate(input: $input) { token } }";
-        let variables = json!({ "input": { "email": email, "password": PASSWORD } });
+        let variables = json!({ "input": { "email": email, "password": password } });
         let answer = self.gql_with(None, query, variables).await;
         answer.body["data"]["sessionCreate"]["token"]
             .as_str()
-            .expect("a token")
+            .unwrap_or_else(|| panic!("no token in {:#}", answer.body))
             .to_owned()
     }
 
@@ -157,14 +176,14 @@ impl Tenant {
 
     /// A unit of work in the tenant, as the tests.
     pub async fn write(&self) -> TenantTx {
+        self.write_on(&self.world.app).await
+    }
+
+    /// The same, by another server.
+    pub async fn write_on(&self, app: &App) -> TenantTx {
         let by = Actor::System("tests".to_owned()).into();
-        self.world
-            .app
-            .services
-            .database
-            .write(&self.row, &by)
-            .await
-            .unwrap()
+        let database = &app.services.database;
+        database.write(&self.row, &by).await.unwrap()
     }
 
     /// Waits until the media has left its processing, and returns it: `id filename state failure contentType size url`.
