@@ -40,6 +40,7 @@ impl App {
     ///
     /// `may_download`: PostgreSQL may be fetched if it is not installed.
     pub async fn start(config: Config, key: SecretKey, may_download: bool) -> Result<Self> {
+        install_tls();
         let (database, server) = database::connect(&config, &key, may_download).await?;
         let tx = database.platform().await?;
         let rendered = render_template(&tx).await;
@@ -85,6 +86,14 @@ impl App {
             Some(server) => server.stop().await.map_err(Error::internal),
             None => Ok(()),
         }
+    }
+}
+
+/// Every client of HTTPS in this process takes its cryptography from here; without it, building one panics.
+fn install_tls() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error means that another thread was faster.
+        drop(rustls::crypto::ring::default_provider().install_default());
     }
 }
 
