@@ -12,5 +12,6 @@
 mod harness;
 mod layers;
 mod managed;
+mod media;
 mod schema;
 mod smoke;
