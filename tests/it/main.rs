@@ -10,6 +10,7 @@
 )]
 
 mod harness;
+mod jobs;
 mod layers;
 mod managed;
 mod media;
