@@ -15,5 +15,6 @@ mod jobs;
 mod layers;
 mod managed;
 mod media;
+mod playground;
 mod schema;
 mod smoke;
