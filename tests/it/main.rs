@@ -9,6 +9,7 @@
     reason = "all of it is tests, helpers too"
 )]
 
+mod azure;
 mod dev;
 mod harness;
 mod jobs;
