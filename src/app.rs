@@ -40,6 +40,7 @@ impl App {
     ///
     /// `may_download`: PostgreSQL may be fetched if it is not installed.
     pub async fn start(config: Config, key: SecretKey, may_download: bool) -> Result<Self> {
+        crate::secret::ensure_tls();
         let (database, server) = database::connect(&config, &key, may_download).await?;
         let tx = database.platform().await?;
         let rendered = render_template(&tx).await;

@@ -15,12 +15,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     }
     let began = Instant::now();
     let key = serve::key(&config)?;
-    let listener = serve::listen(&config).await?;
-    let address = listener.local_addr().map_err(Error::internal)?;
-    let config = Config {
-        http: address,
-        ..config
-    };
+    let (listener, config) = serve::listen(config).await?;
     let app = App::start(config, key, true).await?;
     demo::seed(&app.services).await?;
     out::print(&summary(&app, began.elapsed().as_secs_f64()))?;

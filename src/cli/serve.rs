@@ -20,7 +20,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn serve(config: Config, worker: bool) -> Result<()> {
     let key = key(&config)?;
-    let listener = listen(&config).await?;
+    let (listener, config) = listen(config).await?;
     let app = App::start(config, key, false).await?;
     tracing::info!(address = %app.services.config.http, "serving");
     until_signalled(app, Some(listener), worker).await
@@ -37,14 +37,17 @@ pub(super) async fn worker(config: Config) -> Result<()> {
     until_signalled(app, None, true).await
 }
 
-/// Takes the address first: one that is in use is said before anything else is done.
-pub(super) async fn listen(config: &Config) -> Result<TcpListener> {
-    TcpListener::bind(config.http).await.map_err(|e| {
+/// Takes the address first: one that is in use is said before anything else is done. From here on the configuration has
+/// the port that was taken, where any was asked for.
+pub(super) async fn listen(config: Config) -> Result<(TcpListener, Config)> {
+    let listener = TcpListener::bind(config.http).await.map_err(|e| {
         Error::config(format!(
             "cannot listen at {}: {e}; choose another with --http",
             config.http
         ))
-    })
+    })?;
+    let http = listener.local_addr().map_err(Error::internal)?;
+    Ok((listener, Config { http, ..config }))
 }
 
 /// Serves and runs jobs until a signal, or until our PostgreSQL ends, and then stops all of it in order: no new requests,

@@ -82,13 +82,13 @@ impl Job {
 }
 
 impl Job {
-    fn new(row: JobRow, now: crate::clock::Timestamp) -> Self {
+    fn new(row: JobRow) -> Self {
         let state = match row.state {
-            1 if row.run_at > now => JobState::Scheduled,
             1 => JobState::Queued,
             2 => JobState::Running,
             3 => JobState::Succeeded,
             5 => JobState::Cancelled,
+            6 => JobState::Scheduled,
             _ => JobState::Failed,
         };
         Self { row, state }
@@ -98,9 +98,7 @@ impl Job {
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
         ctx.request().caller()?;
         let tx = ctx.request().reading().await?;
-        Ok(queue::find(&tx, id)
-            .await?
-            .map(|row| Self::new(row, tx.now())))
+        Ok(queue::find(&tx, id).await?.map(Self::new))
     }
 
     /// A page of the tenant's jobs, newest first.
@@ -112,22 +110,17 @@ impl Job {
         ctx.request().caller()?;
         let tx = ctx.request().reading().await?;
         let rows = queue::list(&tx, state.map(stored), page.after, page.first + 1).await?;
-        let now = tx.now();
-        Ok(connection(
-            Paged::of(rows, page),
-            |row| row.id,
-            |row| Self::new(row, now),
-        ))
+        Ok(connection(Paged::of(rows, page), |row| row.id, Self::new))
     }
 }
 
-/// As stored: what is scheduled is ready from its time on.
 fn stored(state: JobState) -> State {
     match state {
         JobState::Cancelled => State::Cancelled,
         JobState::Failed => State::Dead,
-        JobState::Queued | JobState::Scheduled => State::Ready,
+        JobState::Queued => State::Ready,
         JobState::Running => State::Running,
+        JobState::Scheduled => State::Scheduled,
         JobState::Succeeded => State::Done,
     }
 }

@@ -65,9 +65,15 @@ pub struct JobContext {
     /// Whose job it is.
     pub tenant: Arc<Tenant>,
     attribution: Attribution,
+    is_last_attempt: bool,
 }
 
 impl JobContext {
+    /// Whether a failure of this run is for good: what the job leaves half done stays so.
+    pub fn is_last_attempt(&self) -> bool {
+        self.is_last_attempt
+    }
+
     /// Begins a unit of work for the job's tenant; the history will name the job, and who caused it.
     pub async fn begin(&self) -> Result<TenantTx> {
         self.services
@@ -87,6 +93,7 @@ impl JobContext {
             services,
             tenant,
             attribution,
+            is_last_attempt: job.attempt >= job.max_attempts,
         }
     }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 /// How long a claim holds without a sign of life.
 const LEASE: &str = "interval '30 seconds'";
 
-/// States of a job, as stored.
+/// States of a job, as stored; but for the last, which is what [`list`] and [`find`] make of a ready job whose time is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i16)]
 pub enum State {
@@ -26,6 +26,8 @@ pub enum State {
     Dead = 4,
     /// Ended before it ran.
     Cancelled = 5,
+    /// Waits for its time.
+    Scheduled = 6,
 }
 
 /// A job as its tenant sees it.

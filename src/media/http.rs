@@ -4,22 +4,24 @@ use super::sign::{self, Method, Signature};
 use super::store::{Key, STAGING, THUMBNAIL};
 use super::{find, is_resource_type, kinds};
 use crate::database::Tenant;
-use crate::error::{Error, Result};
+use crate::error::{Denial, Error, Result};
 use crate::services::Services;
 use crate::tenancy::host;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, FromRequestParts, Path, Query, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
     HOST, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, put};
 use entity::tenant::media;
 use futures::StreamExt as _;
 use object_store::{ObjectStoreExt as _, WriteMultipart};
+use std::convert::Infallible;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -35,10 +37,11 @@ async fn download(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
     Path((resource_type, file)): Path<(String, String)>,
-    Query(signature): Query<Signature>,
+    signature: Signed,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse> {
     let (id, ext) = name(&file)?;
+    let signature = signature.at(&format!("/media/{resource_type}/{file}"))?;
     let size = resource_type.strip_prefix(THUMBNAIL);
     if size.is_none() && !is_resource_type(&resource_type) {
         return Err(Error::NotFound("file"));
@@ -77,11 +80,12 @@ async fn download(
 async fn upload(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
-    (Path(file), Query(signature)): (Path<String>, Query<Signature>),
+    (Path(file), signature): (Path<String>, Signed),
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode> {
     let (id, ext) = name(&file)?;
+    let signature = signature.at(&format!("/uploads/{file}"))?;
     let key = Key::new(&tenant, STAGING, id, ext);
     let link = (&signature, services.database.clock().now());
     sign::verify(&services.key, Method::Put, &host_of(&headers)?, &key, link)?;
@@ -130,6 +134,35 @@ async fn receive(mut parts: WriteMultipart, body: Body, size: u64) -> Result<()>
     }
     parts.finish().await?;
     Ok(())
+}
+
+/// The signature of a request, and the path as it was sent.
+struct Signed {
+    path: String,
+    signature: Option<Signature>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Signed {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let signature = Query::try_from_uri(&parts.uri);
+        Ok(Self {
+            path: parts.uri.path().to_owned(),
+            signature: signature.ok().map(|Query(signature)| signature),
+        })
+    }
+}
+
+impl Signed {
+    /// The signature, if the path is spelt as in the links that we make: nothing escaped that need not be.
+    fn at(self, path: &str) -> Result<Signature> {
+        if self.path != path {
+            return Err(Error::NotFound("file"));
+        }
+        self.signature
+            .ok_or(Error::Unauthenticated(Denial::InvalidCredentials))
+    }
 }
 
 /// `<uuid>.<ext>` in its one spelling; anything else is no file of ours.

@@ -44,7 +44,7 @@ impl Job for Process {
         let store = &ctx.services.store;
         let change = match inspect(store, &ctx.tenant, &media).await {
             Ok(ready) => ready,
-            Err(error) if error.is_transient() => return Err(error),
+            Err(error) if error.is_transient() && !ctx.is_last_attempt() => return Err(error),
             Err(error) => ActiveModel {
                 state: Set(State::Failed),
                 failure: Set(Some(error.to_string())),

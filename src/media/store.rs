@@ -70,7 +70,6 @@ impl Store {
                 "azure:// needs BULKHEAD_MEDIA_AZURE_ACCOUNT and BULKHEAD_MEDIA_AZURE_KEY",
             ));
         };
-        crate::secret::ensure_tls();
         let mut builder = MicrosoftAzureBuilder::new()
             .with_account(account)
             .with_access_key(key.expose_secret())

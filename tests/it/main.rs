@@ -4,15 +4,22 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test says by failing what it did not expect"
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "all of it is tests, helpers too: a test says by failing what it did not expect"
 )]
 
+mod azure;
 mod config;
 mod database;
+mod dev;
 mod harness;
 mod history;
+mod jobs;
 mod layers;
 mod managed;
+mod media;
+mod playground;
 mod schema;
 mod smoke;
 mod tenancy;

@@ -27,18 +27,20 @@ BEGIN
     END IF;
 END $$";
 
-/// A page of the tenant's jobs, newest first: those before `before_id`, or those with the given ids.
+/// A page of the tenant's jobs, newest first: those before `before_id`, or those with the given ids. What is ready but waits
+/// for its time is in state 6.
 const JOBS: &str = r"CREATE FUNCTION jobs(only_ids uuid[], only_state smallint, before_id uuid, page integer)
 RETURNS TABLE (id uuid, kind text, state smallint, attempt integer, last_error text, run_at timestamptz,
     started_at timestamptz, finished_at timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN QUERY
-    SELECT j.id, j.kind, j.state, j.attempt, j.errors -> -1 ->> 'public', j.run_at, j.started_at, j.finished_at
-    FROM bulkhead.job j
+    SELECT j.id, j.kind, shown.state, j.attempt, j.errors -> -1 ->> 'public', j.run_at, j.started_at, j.finished_at
+    FROM bulkhead.job j,
+        LATERAL (SELECT CASE WHEN j.state = 1 AND j.run_at > now() THEN 6::smallint ELSE j.state END AS state) shown
     WHERE j.tenant_id = (SELECT t.id FROM bulkhead.tenant t WHERE t.schema_name = '{schema}')
         AND (only_ids IS NULL OR j.id = ANY (only_ids))
-        AND (only_state IS NULL OR j.state = only_state)
+        AND (only_state IS NULL OR shown.state = only_state)
         AND (before_id IS NULL OR j.id < before_id)
     ORDER BY j.id DESC LIMIT page;
 END $$";

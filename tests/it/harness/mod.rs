@@ -1,8 +1,12 @@
 //! One PostgreSQL and one server per run; each test makes tenants of its own, for our isolation is its fixture.
 
+mod media;
+mod process;
 mod sql;
 mod tenant;
+mod worlds;
 
+pub use process::Process;
 pub use sql::{execute, refused, sqlstate, value};
 pub use tenant::{Answer, PASSWORD, Tenant};
 
@@ -15,7 +19,7 @@ use bulkhead::database::{
 use bulkhead::error::Result;
 use bulkhead::http;
 use bulkhead::secret::{SecretKey, hex};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use std::ffi::OsString;
@@ -23,7 +27,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::str::FromStr as _;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -53,7 +57,7 @@ pub struct World {
     pub database_url: String,
     pub data_dir: PathBuf,
     pub client: reqwest::Client,
-    postgres: Server,
+    postgres: Arc<Server>,
 }
 
 /// The world, made by the first test that needs it.
@@ -68,26 +72,35 @@ impl World {
         settings.durable = false;
         settings.path = path();
         settings.may_download = true;
-        settings.cache_dir = Some(std::env::temp_dir().join("bulkhead-cache"));
+        settings.cache_dir = Some(std::env::temp_dir().join("bulkhead-cache/bulkhead"));
         let postgres = Server::start(&settings)
             .await
             .expect("a PostgreSQL for the tests");
-        let key = SecretKey::new(SECRET_KEY).unwrap();
-        let owner = database::own(&postgres, &key).await.unwrap();
-        let database_url = owner.to_url_lossy().to_string();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let owner = database::own(&postgres, &key()).await.unwrap();
         let config = Config {
-            database_url: Some(SecretString::from(database_url.clone())),
-            data_dir: data_dir.clone(),
-            http: address,
+            database_url: Some(SecretString::from(owner.to_url_lossy().to_string())),
+            data_dir,
             ..Config::default()
         };
-        let app = App::start(config, key, false).await.expect("the server");
+        let world = Self::open(config, Arc::new(postgres)).await;
+        drop(world.app.worker().await);
+        world
+    }
+
+    /// Serves a configuration, without a worker.
+    async fn open(config: Config, postgres: Arc<Server>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let database_url = config.database_url.as_ref().unwrap().expose_secret();
+        let (database_url, data_dir) = (database_url.to_owned(), config.data_dir.clone());
+        let config = Config {
+            http: address,
+            ..config
+        };
+        let app = App::start(config, key(), false).await.expect("the server");
         let router = http::router(&app);
         RUNTIME.spawn(async move { axum::serve(listener, router).await });
-        drop(app.worker().await);
-        bulkhead::secret::choose_tls();
+        bulkhead::secret::ensure_tls();
         // A proxy of this machine is no part of the tests.
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
@@ -102,7 +115,9 @@ impl World {
 
     /// A connection as PostgreSQL's superuser, to the database of the tests: the other door.
     pub async fn superuser(&self) -> PgConnection {
-        self.superuser_of("bulkhead").await
+        let owner = PgConnectOptions::from_str(&self.database_url).unwrap();
+        let database = owner.get_database().unwrap().to_owned();
+        self.superuser_of(&database).await
     }
 
     /// The same, to another database of the server.
@@ -169,13 +184,7 @@ impl World {
 
 /// The command `bulkhead`, on the database of the tests.
 pub async fn bulkhead() -> Command {
-    let world = world().await;
-    let mut command = bare();
-    command
-        .env("DATABASE_URL", &world.database_url)
-        .env("BULKHEAD_SECRET_KEY", SECRET_KEY)
-        .env("BULKHEAD_DATA_DIR", &world.data_dir);
-    command
+    world().await.command()
 }
 
 /// The command `bulkhead` with nothing set, in a directory of its own.
@@ -235,6 +244,19 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The key that [`SECRET_KEY`] is.
+fn key() -> SecretKey {
+    SecretKey::new(SECRET_KEY).unwrap()
+}
+
+/// A program of this machine, by its name.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = path()?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
 }
 
 #[expect(

@@ -33,8 +33,12 @@ pub struct Answer {
 impl Tenant {
     /// A new tenant with the built-in roles and an owner, made as onboarding makes it.
     pub async fn new() -> Self {
+        Self::of(world().await).await
+    }
+
+    /// The same in another world than the shared one.
+    pub async fn of(world: &'static World) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let world = world().await;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let slug = format!("test-{}-{number}", std::process::id());
         let new = NewTenant {
