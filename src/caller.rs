@@ -4,8 +4,11 @@ use crate::actor::Actor;
 use crate::clock::Timestamp;
 use crate::error::{Denial, Error, Result};
 use crate::permission::Permission;
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
 use moka::future::Cache;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -39,18 +42,23 @@ impl Caller {
     }
 }
 
-/// Callers by tenant and token. The tenant is part of the key: a token is worth nothing at another host.
+/// Callers by tenant and token. The tenant is part of the key: a token is worth nothing at another host. So is the tenant's
+/// epoch, which a revocation moves on: an answer that was looked up before it is never given after it.
 #[derive(Clone, Debug)]
-pub struct Callers(Cache<(Uuid, String), Arc<Caller>>);
+pub struct Callers {
+    known: Cache<(Uuid, u64, String), Arc<Caller>>,
+    epochs: Arc<Mutex<HashMap<Uuid, u64>>>,
+}
 
 impl Default for Callers {
     fn default() -> Self {
-        Self(
-            Cache::builder()
+        Self {
+            known: Cache::builder()
                 .max_capacity(KEPT)
                 .time_to_live(FRESH)
                 .build(),
-        )
+            epochs: Arc::default(),
+        }
     }
 }
 
@@ -63,12 +71,13 @@ impl Callers {
         now: Timestamp,
         authenticate: impl Future<Output = Result<Caller>>,
     ) -> Result<Arc<Caller>> {
-        let key = (tenant, token_hash);
-        let caller = match self.0.get(&key).await {
+        let epoch = self.epochs().get(&tenant).copied().unwrap_or_default();
+        let key = (tenant, epoch, token_hash);
+        let caller = match self.known.get(&key).await {
             Some(caller) => caller,
             None => {
                 let caller = Arc::new(authenticate.await?);
-                self.0.insert(key, Arc::clone(&caller)).await;
+                self.known.insert(key, Arc::clone(&caller)).await;
                 caller
             }
         };
@@ -79,15 +88,26 @@ impl Callers {
     }
 
     /// Forgets the callers of a tenant, because a credential, role or device of it changed.
-    pub async fn forget(&self, tenant: Uuid) {
-        let keys: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(key, _)| key.0 == tenant)
-            .map(|(key, _)| key)
-            .collect();
-        for key in keys {
-            self.0.invalidate(key.as_ref()).await;
-        }
+    pub fn forget(&self, tenant: Uuid) {
+        *self.epochs().entry(tenant).or_default() += 1;
     }
+
+    fn epochs(&self) -> MutexGuard<'_, HashMap<Uuid, u64>> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 §2.1). What is there but no bearer token is refused, not taken for
+/// nobody.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
+    let Some(value) = headers.get(AUTHORIZATION) else {
+        return Ok(None);
+    };
+    value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| Some(token.trim()))
+        .ok_or(Error::Unauthenticated(Denial::NoCredential))
 }

@@ -153,6 +153,17 @@ impl Config {
     }
 
     fn checked(self) -> Result<Self> {
+        if self.env == Env::Production && self.scheme == Scheme::Http {
+            return Err(Error::config(
+                "production makes https links: set BULKHEAD_SCHEME=https, and serve behind TLS",
+            ));
+        }
+        if !(1..=366).contains(&self.session_days) {
+            return Err(Error::config("session_days must be from 1 to 366"));
+        }
+        if self.statement_timeout_ms == 0 {
+            return Err(Error::config("statement_timeout_ms must be at least 1"));
+        }
         if self.max_connections < 2 {
             return Err(Error::config("max_connections must be at least 2"));
         }

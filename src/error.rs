@@ -2,6 +2,7 @@
 
 use sea_orm::{DbErr, RuntimeErr};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A result of Bulkhead's own.
@@ -116,7 +117,18 @@ impl Error {
         Self::Internal(source.into())
     }
 
-    /// Stable code, the same in GraphQL and HTTP.
+    /// An error that several wait for, as each of them gets it.
+    pub fn shared(error: Arc<Self>) -> Self {
+        Arc::try_unwrap(error).unwrap_or_else(|error| match &*error {
+            Self::Unavailable => Self::Unavailable,
+            Self::Timeout => Self::Timeout,
+            Self::Unauthenticated(denial) => Self::Unauthenticated(*denial),
+            Self::BadRequest(why) => Self::BadRequest(why.clone()),
+            _ => Self::internal(error),
+        })
+    }
+
+    /// Stable code of the GraphQL API.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "INVALID",
@@ -201,7 +213,7 @@ impl From<DbErr> for Error {
             Some(Class::Value) => Self::BadRequest(
                 "A value cannot be stored: it is out of range, or has a NUL character.".to_owned(),
             ),
-            Some(Class::Other) | None => Self::internal(error),
+            Some(Class::Other) | None => Self::internal(without_values(error)),
         }
     }
 }
@@ -217,6 +229,25 @@ enum Class {
     Timeout,
     Value,
     Other,
+}
+
+/// An error for the log: PostgreSQL's detail quotes the row, hashes and all, and is left out.
+fn without_values(error: DbErr) -> Box<dyn std::error::Error + Send + Sync> {
+    let told = sqlx_error(&error)
+        .and_then(sqlx::Error::as_database_error)
+        .map(|told| {
+            let code = told.code().unwrap_or_default();
+            let constraint = told.constraint().map(|name| format!(", constraint {name}"));
+            format!(
+                "PostgreSQL {code}: {}{}",
+                told.message(),
+                constraint.unwrap_or_default()
+            )
+        });
+    match told {
+        Some(told) => told.into(),
+        None => error.into(),
+    }
 }
 
 fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {

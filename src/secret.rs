@@ -9,8 +9,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// How long a sign-in waits for its turn to hash before it is refused.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The key that everything the instance signs is derived from, by purpose.
 #[derive(Clone)]
@@ -109,10 +114,13 @@ impl Hasher {
 
     /// Waits for a free thread. Taken before the unit of work begins, so that nobody queues here with a connection in hand.
     pub async fn slot(&self) -> Result<HashSlot> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = timeout(SLOT_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
         Ok(HashSlot {
             decoy: Arc::clone(&self.decoy),
-            _permit: permit.map_err(|_| Error::Unavailable)?,
+            _permit: permit
+                .ok()
+                .and_then(std::result::Result::ok)
+                .ok_or(Error::Unavailable)?,
         })
     }
 }

@@ -33,7 +33,7 @@ pub(super) async fn login(
         let database = owner.get_database().unwrap_or(owner.get_username());
         let make = format!(
             "CREATE ROLE {name} LOGIN NOINHERIT PASSWORD {}; GRANT CONNECT ON DATABASE {} TO {name}; \
-             INSERT INTO bulkhead.cell (id, login) VALUES (0, {})",
+             INSERT INTO bulkhead.cell (id, login) VALUES (0, {}) ON CONFLICT DO NOTHING",
             quote::literal(&password)?,
             quote::identifier(database)?,
             quote::literal(&login)?

@@ -4,6 +4,7 @@
 
 use super::identifier;
 use crate::error::{Error, Result};
+use regex_lite::Regex;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, SqlxPostgresConnector, Statement, TransactionTrait as _,
 };
@@ -86,7 +87,9 @@ pub async fn grants(connection: &impl ConnectionTrait) -> Result<Vec<String>> {
 /// A statement of the template, for a tenant's schema and role.
 pub fn for_tenant(statement: &str, schema: &str, role: &str) -> Result<String> {
     let statement = statement.replace(ROLE, &identifier(role)?);
-    Ok(statement.replace(TEMPLATE_SCHEMA, schema))
+    // As a whole word: a table may well be called report_template.
+    let template = Regex::new(r"\bt_template\b").map_err(Error::internal)?;
+    Ok(template.replace_all(&statement, schema).into_owned())
 }
 
 /// Stands for the tenant's role in the template's statements.

@@ -60,7 +60,9 @@ impl Database {
 
     /// Begins a unit of work on the platform's own tables.
     pub async fn platform(&self) -> Result<PlatformTx> {
-        let begin = "BEGIN; SET LOCAL search_path TO bulkhead, pg_temp".to_owned();
+        let begin = "BEGIN; SET LOCAL search_path TO bulkhead, pg_temp; SET LOCAL statement_timeout = '30s'; \
+            SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '30s'"
+            .to_owned();
         let unit = self.platform.begin(None, begin).await?;
         Ok(PlatformTx::new(unit, self))
     }

@@ -8,6 +8,8 @@ use super::unit::Unit;
 use crate::error::{Error, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
+use std::fmt;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,6 +18,8 @@ use uuid::Uuid;
 
 /// How long a unit of work waits for a connection before it is refused.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an answer may take, statement timeouts and all, before the connection is given up.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long an abandoned transaction may take to roll back before its connection is closed instead.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -23,11 +27,19 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Pool(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     options: PgConnectOptions,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
+}
+
+/// Without the options: they hold the password.
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("permits", &self.permits)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -162,7 +174,10 @@ impl Lease {
             ));
         }
         self.busy = true;
-        let answer = call(connection).await;
+        // PostgreSQL ends a statement by itself; this is for one that was cut off and never answers.
+        let answer = timeout(PATIENCE, call(connection)).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(std::io::Error::from(ErrorKind::TimedOut).into()));
         // Only the server's own word leaves the connection in a known state.
         self.busy = matches!(&answer, Err(e) if e.as_database_error().is_none() && !matches!(e, sqlx::Error::RowNotFound));
         answer

@@ -98,7 +98,7 @@ async fn auth(
         firmware_version: request.firmware_version,
     };
     let issued = sign_in(&services.database, &tenant, slot, credentials).await?;
-    services.callers.forget(tenant.id).await;
+    services.callers.forget(tenant.id);
     Ok(answer(&services, issued))
 }
 
@@ -121,7 +121,7 @@ async fn rotate_token(
         .await?;
     let rotation = rotate(&tx, &services.key, presented).await;
     let rotation = tx.settle(rotation).await?;
-    services.callers.forget(tenant.id).await;
+    services.callers.forget(tenant.id);
     match rotation {
         Rotation::Successor(token, expires_at, device) => {
             let device = *device;

@@ -41,7 +41,7 @@ pub fn refuse(error: &Error, request_id: &str, headers: &HeaderMap) -> axum::res
         Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
         Error::TenantNotFound => StatusCode::NOT_FOUND,
         Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        Error::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Unavailable | Error::Timeout => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     answer(error::refusal(error, request_id), status, headers)

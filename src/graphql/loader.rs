@@ -66,10 +66,7 @@ where
     Loaders: Loader<K, Error = Arc<Error>>,
 {
     let loader: &DataLoader<Loaders> = ctx.data_unchecked();
-    loader
-        .load_one(key)
-        .await
-        .map_err(|error| Arc::try_unwrap(error).unwrap_or_else(Error::internal))
+    loader.load_one(key).await.map_err(Error::shared)
 }
 
 /// The row of `E` with this id, in a batch with the others that the request asks for.

@@ -2,16 +2,15 @@
 
 use super::State as HttpState;
 use super::layers::{self, RequestId};
+use crate::caller::bearer;
 use crate::console::Playground;
 use crate::database::Tenant;
-use crate::error::{Denial, Error, Result};
+use crate::error::{Error, Result};
 use crate::graphql::{RequestContext, door};
 use crate::resources;
 use axum::body::to_bytes;
 use axum::extract::{Extension, Path, Request, State};
-use axum::http::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
@@ -60,20 +59,6 @@ async fn context(
         context.sign_in(caller);
     }
     Ok(context)
-}
-
-/// The token, if there is one. What is there but no bearer token is refused, not taken for anonymous.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
-    let Some(value) = headers.get(AUTHORIZATION) else {
-        return Ok(None);
-    };
-    value
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| Some(token.trim()))
-        .ok_or(Error::Unauthenticated(Denial::NoCredential))
 }
 
 fn reason(headers: &HeaderMap) -> Result<Option<String>> {

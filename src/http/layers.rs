@@ -24,7 +24,8 @@ pub(super) async fn request(
     next: Next,
 ) -> Response {
     let id = services.database.clock().new_id().to_string();
-    let span = tracing::info_span!(
+    // At the level of errors, so that no filter takes tenant and actor from a line that is logged.
+    let span = tracing::error_span!(
         "request",
         request.id = %id,
         method = %request.method(),

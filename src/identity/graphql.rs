@@ -320,7 +320,7 @@ impl Mutation {
         let only = (!input.everywhere).then_some(caller.credential_id);
         let revoked = super::revoke_sessions(&tx, member, only).await;
         let (revoked, errors) = expected(tx.settle(revoked).await)?;
-        request.services.callers.forget(request.tenant.id).await;
+        request.services.callers.forget(request.tenant.id);
         Ok(SessionRevokePayload {
             revoked_count: i32::try_from(revoked.unwrap_or_default()).unwrap_or(i32::MAX),
             errors,

@@ -89,6 +89,8 @@ impl Worker {
     pub async fn stop(self) {
         self.0.stopping.store(true, Ordering::SeqCst);
         self.0.stop.notify_waiters();
+        // A claim that is under way ends first: its job is in hand then, and waited for.
+        drop(self.0.turn.lock().await);
         self.0.running.close();
         if timeout(DRAIN, self.0.running.wait()).await.is_err() {
             tracing::warn!(
@@ -155,7 +157,16 @@ impl Inner {
 
     async fn run(&self, job: Claimed) {
         let _running = self.in_hand().remove(&job.id);
-        let span = tracing::info_span!("job", job.id = %job.id, job.kind = job.kind, job.attempt = job.attempt, tenant = tracing::field::Empty, request.id = job.request_id);
+        // At the level of errors, so that no filter takes tenant and actor from a line that is logged.
+        let span = tracing::error_span!(
+            "job",
+            job.id = %job.id,
+            job.kind = job.kind,
+            job.attempt = job.attempt,
+            tenant = tracing::field::Empty,
+            actor = job.actor,
+            request.id = job.request_id
+        );
         let outcome = self.outcome(&job).instrument(span.clone()).await;
         if let Outcome::Retry(_, failure) | Outcome::Dead(failure) = &outcome {
             let detail = &failure.detail;
@@ -193,12 +204,16 @@ impl Inner {
         }
     }
 
-    /// Beats until the claim is lost.
+    /// Beats until the claim is lost, or may be: a run that could not say for two beats that it lives stops before its
+    /// lease ends and another begins.
     async fn keep_alive(&self, job: &Claimed) {
-        loop {
-            sleep(BEAT).await;
-            match queue::beat(&self.services.database, job).await {
-                Ok(true) => {}
+        let mut heard = Instant::now();
+        while heard.elapsed() < 2 * BEAT {
+            sleep(BEAT.saturating_sub(Duration::from_secs(1))).await;
+            let asked = Instant::now();
+            let answer = timeout(BEAT, queue::beat(&self.services.database, job)).await;
+            match answer.unwrap_or(Err(Error::Timeout)) {
+                Ok(true) => heard = asked,
                 Ok(false) => return,
                 Err(error) => tracing::warn!(?error, "cannot prolong the claim"),
             }

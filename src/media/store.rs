@@ -57,7 +57,7 @@ impl Store {
         std::fs::create_dir_all(directory).map_err(|e| cannot(&e))?;
         let objects = LocalFileSystem::new_with_prefix(directory).map_err(|e| cannot(&e))?;
         Ok(Self {
-            objects: Arc::new(objects.with_automatic_cleanup(true)),
+            objects: Arc::new(objects.with_automatic_cleanup(true).with_fsync(true)),
             signer: None,
             place: directory.display().to_string().into(),
         })

@@ -47,7 +47,7 @@ impl Registry {
         self.by_host
             .try_get_with_by_ref(&host, self.look_up(&host))
             .await
-            .map_err(shared)?
+            .map_err(Error::shared)?
             .ok_or(Error::TenantNotFound)
     }
 
@@ -62,7 +62,7 @@ impl Registry {
         self.by_id
             .try_get_with(id, look_up)
             .await
-            .map_err(shared)?
+            .map_err(Error::shared)?
             .ok_or(Error::TenantNotFound)
     }
 
@@ -109,15 +109,4 @@ async fn by_domain(tx: &PlatformTx, host: &str) -> Result<Option<Tenant>> {
         .one(tx)
         .await?;
     Ok(found.and_then(|(_, tenant)| tenant))
-}
-
-/// The error of a look-up that several asked for.
-fn shared(error: Arc<Error>) -> Error {
-    match Arc::try_unwrap(error) {
-        Ok(error) => error,
-        Err(error) if error.is_transient() && !matches!(*error, Error::Internal(_)) => {
-            Error::Unavailable
-        }
-        Err(error) => Error::internal(error),
-    }
 }
