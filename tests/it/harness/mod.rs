@@ -2,7 +2,7 @@
 
 mod tenant;
 
-pub use tenant::Tenant;
+pub use tenant::{Answer, PASSWORD, Tenant};
 
 use bulkhead::app::App;
 use bulkhead::config::Config;
@@ -12,10 +12,13 @@ use bulkhead::database::{
 };
 use bulkhead::http;
 use bulkhead::secret::SecretKey;
+use image::{ImageFormat, RgbImage};
+use reqwest::{Method, RequestBuilder};
 use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use std::ffi::OsString;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -82,6 +85,7 @@ impl World {
         let router = http::router(&app);
         RUNTIME.spawn(async move { axum::serve(listener, router).await });
         drop(app.worker().await);
+        bulkhead::secret::ensure_tls();
         // A proxy of this machine is no part of the tests.
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
@@ -92,6 +96,13 @@ impl World {
             client,
             postgres,
         }
+    }
+
+    /// A request to the server, for any host.
+    pub fn request(&self, method: Method, host: &str, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.address))
+            .header("Host", host)
     }
 
     /// A connection as PostgreSQL's superuser, to the database of the tests: the other door.
@@ -132,6 +143,15 @@ pub fn bare() -> Command {
         command.env("PATH", path);
     }
     command
+}
+
+/// A small picture.
+pub fn png() -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::new(300, 200)
+        .write_to(&mut bytes, ImageFormat::Png)
+        .unwrap();
+    bytes.into_inner()
 }
 
 /// Waits until `condition` gives a value.
