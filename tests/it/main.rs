@@ -9,6 +9,7 @@
 
 mod graphql;
 mod harness;
+mod identity;
 mod layers;
 mod managed;
 mod schema;
