@@ -11,6 +11,7 @@ mod devices;
 mod graphql;
 mod harness;
 mod identity;
+mod isolation;
 mod layers;
 mod managed;
 mod schema;
