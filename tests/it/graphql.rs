@@ -102,6 +102,7 @@ fn what_is_not_a_request_is_400_and_what_is_too_large_413() {
             "1",
             "\"{ viewer { expiresAt } }\"",
             r#"[{"query":"{ viewer { expiresAt } }"}]"#,
+            r#"["{ viewer { expiresAt } }", null, {}, {}]"#,
             r#"{"query":1}"#,
             r#"{"query":"{ viewer { expiresAt } }","variables":[]}"#,
             r#"{"query":"{ viewer { expiresAt } }","operationName":1}"#,
