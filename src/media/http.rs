@@ -9,12 +9,13 @@ use crate::services::Services;
 use crate::tenancy::host;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
     HOST, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::{get, put};
 use entity::tenant::media;
@@ -30,14 +31,33 @@ pub fn routes() -> Router<Arc<Services>> {
         .route("/uploads/{file}", put(upload))
 }
 
+/// A link's path and query, or why they are none: ours to tell, for axum does it in plain text.
+type Link<P> = (
+    Result<Path<P>, PathRejection>,
+    Result<Query<Signature>, QueryRejection>,
+    Uri,
+);
+
+/// Only the path's one spelling is read: nothing is decoded, repaired or guessed.
+fn read<P>((path, query, uri): Link<P>) -> Result<(P, Signature)> {
+    let Path(path) = path.map_err(|_| Error::NotFound("file"))?;
+    if uri.path().contains('%') {
+        return Err(Error::NotFound("file"));
+    }
+    let Query(signature) = query.map_err(|_| {
+        Error::BadRequest("A link has expires, kid and sig, and nothing else.".to_owned())
+    })?;
+    Ok((path, signature))
+}
+
 /// An object of the tenant, if the link allows it.
 async fn download(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
-    Path((resource_type, file)): Path<(String, String)>,
-    Query(signature): Query<Signature>,
+    link: Link<(String, String)>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse> {
+    let ((resource_type, file), signature) = read(link)?;
     let (id, ext) = name(&file)?;
     let size = resource_type.strip_prefix(THUMBNAIL);
     if size.is_none() && !is_resource_type(&resource_type) {
@@ -77,10 +97,11 @@ async fn download(
 async fn upload(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
-    (Path(file), Query(signature)): (Path<String>, Query<Signature>),
+    link: Link<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode> {
+    let (file, signature) = read(link)?;
     let (id, ext) = name(&file)?;
     let key = Key::new(&tenant, STAGING, id, ext);
     let link = (&signature, services.database.clock().now());
