@@ -454,6 +454,7 @@ fn what_is_no_sign_in_is_a_problem_with_a_code() {
         let cases = [
             (json, "{", 400, "invalid_request"),
             (json, "", 400, "invalid_request"),
+            (json, r#"["D-1", "12345678", null]"#, 400, "invalid_request"),
             (json, r#"{"client_id":"D-1"}"#, 400, "invalid_request"),
             (json, r#"{"client_id":"D-1","pin":"1","more":1}"#, 400, "invalid_request"),
             (json, r#"{"client_id":"D-1","pin":12345678}"#, 400, "invalid_request"),
@@ -461,6 +462,7 @@ fn what_is_no_sign_in_is_a_problem_with_a_code() {
             (json, &nul, 400, "invalid_request"),
             ("text/plain", &good, 415, "unsupported_media_type"),
             ("application/x-www-form-urlencoded", &good, 415, "unsupported_media_type"),
+            (json, &format!("{good}{}", " ".repeat(1024 * 1024)), 413, "too_large"),
         ];
         for (content_type, body, status, code) in cases {
             let shown = &body[..body.len().min(80)];
