@@ -363,6 +363,26 @@ fn a_lost_successor_can_be_asked_for_again_until_the_grace_is_over() {
 }
 
 #[test]
+fn only_the_newest_predecessor_has_grace() {
+    run(async {
+        let f = Fixture::new().await;
+        let first = f.token().await;
+        let second = token_of(&f.rotate(&first).await);
+        let third = token_of(&f.rotate(&second).await);
+        assert_eq!(f.me(&second).await.status, StatusCode::OK);
+        assert_eq!(f.me(&third).await.status, StatusCode::OK);
+        assert_problem(&f.me(&first).await, 401, "token_revoked");
+        assert_problem(&f.rotate(&first).await, 401, "token_revoked");
+        assert_eq!(f.me(&third).await.status, StatusCode::OK);
+        // Its reuse later ends the family, whatever its place in it.
+        let over = "UPDATE device_token SET rotated_at = rotated_at - interval '61 seconds' WHERE rotated_at IS NOT NULL";
+        f.tenant.sql(over).await;
+        assert_problem(&f.rotate(&first).await, 401, "token_revoked");
+        assert_problem(&f.me(&third).await, 401, "token_revoked");
+    });
+}
+
+#[test]
 fn an_expired_token_is_told_from_a_revoked_one() {
     run(async {
         let f = Fixture::new().await;
