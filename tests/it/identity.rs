@@ -160,6 +160,9 @@ fn a_session_that_had_its_time_is_refused() {
         })
         .await;
         assert_refused(&answer);
+        // It ended by itself: signing out everywhere ends the one that lives.
+        let new = tenant.token(BuiltIn::Owner).await;
+        assert_eq!(sign_out(&tenant, &new, true).await, 1);
     });
 }
 
