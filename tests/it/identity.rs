@@ -167,6 +167,19 @@ fn a_session_that_had_its_time_is_refused() {
 }
 
 #[test]
+fn nothing_runs_for_somebody_who_has_signed_out() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let token = tenant.token(BuiltIn::Owner).await;
+        let both = "mutation { sessionRevoke(input: {}) { revokedCount }
+            deviceCreate(input: { name: \"after\" }) { device { id } } }";
+        let answer = tenant.gql(Some(&token), both).await;
+        assert_eq!(answer.code(), "UNAUTHENTICATED", "{:#}", answer.body);
+        assert_eq!(tenant.count("SELECT count(*) FROM device").await, 0);
+    });
+}
+
+#[test]
 fn a_role_allows_what_it_says() {
     run(async {
         let tenant = Tenant::new().await;
