@@ -254,6 +254,28 @@ fn the_history_of_an_object_needs_the_same_permission_as_the_trail() {
 }
 
 #[test]
+fn who_uploaded_is_told_only_to_those_who_may_see_members() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let viewer = tenant.token(BuiltIn::Viewer).await;
+        let (_, client_id, pin) = tenant.device(&owner).await;
+        let auth = tenant.device_auth(&client_id, &pin).await;
+        let device = auth.body["access_token"].as_str().unwrap();
+        tenant.upload(&owner).await;
+        let query =
+            "{ tenant { media { nodes { uploadedBy { __typename ... on Member { email } } } } } }";
+        let email = format!("owner@{}.test", tenant.slug);
+        let seen = tenant.gql(Some(&viewer), query).await.body.to_string();
+        assert!(seen.contains(&email), "{seen}");
+        // A device sees media, and not members.
+        let seen = tenant.gql(Some(device), query).await;
+        seen.data();
+        assert!(!seen.body.to_string().contains(&email), "{:#}", seen.body);
+    });
+}
+
+#[test]
 fn secrets_are_nowhere_in_the_database() {
     run(async {
         let tenant = Tenant::new().await;
