@@ -298,6 +298,18 @@ fn pages_go_through_a_list_once() {
             .await;
         assert_eq!(last.payload()["devices"]["edges"], json!([]));
         assert_eq!(last.payload()["devices"]["pageInfo"]["hasNextPage"], false);
+        // A page that ends where the list ends is the last.
+        for (first, more) in [(6, true), (7, false), (8, false)] {
+            let query = format!(
+                "{{ tenant {{ devices(first: {first}) {{ pageInfo {{ hasNextPage }} }} }} }}"
+            );
+            let answer = tenant.gql(Some(&owner), &query).await;
+            assert_eq!(
+                answer.payload()["devices"]["pageInfo"]["hasNextPage"],
+                more,
+                "{first}"
+            );
+        }
     });
 }
 
