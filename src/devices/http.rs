@@ -10,7 +10,7 @@ use crate::error::{Denial, Error, Result};
 use crate::graphql::global_id;
 use crate::secret::token_hash;
 use crate::services::Services;
-use axum::body::Bytes;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -20,6 +20,9 @@ use chrono::SecondsFormat;
 use entity::tenant::device::Model;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+/// Bytes that a body may have.
+const MAX_BODY: usize = 1024 * 1024;
 
 /// The routes.
 pub fn routes() -> Router<Arc<Services>> {
@@ -77,8 +80,11 @@ async fn auth(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Result<Json<TokenAnswer>> {
+    let body = to_bytes(body, MAX_BODY)
+        .await
+        .map_err(|_| Error::TooLarge(MAX_BODY as u64))?;
     let request: AuthRequest = json(&headers, &body)?;
     if request.client_id.len() > 64
         || request.pin.len() > 64
@@ -204,9 +210,14 @@ fn json<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Res
             "Content-Type: application/json",
         ));
     }
-    serde_json::from_slice(body).map_err(|e| {
+    let refused = |why: &dyn std::fmt::Display| {
         Error::BadRequest(format!(
-            "The body must be {{\"client_id\": \"…\", \"pin\": \"…\"}}: {e}."
+            "The body must be {{\"client_id\": \"…\", \"pin\": \"…\"}}: {why}."
         ))
-    })
+    };
+    // serde would take the fields from an array, by their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(refused(&"it is no JSON object"));
+    }
+    serde_json::from_slice(body).map_err(|e| refused(&e))
 }

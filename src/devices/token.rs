@@ -10,10 +10,10 @@ use crate::secret::{SecretKey, new_token, token_from, token_hash};
 use chrono::Duration;
 use entity::tenant::device_token::{ActiveModel, Column, Entity, Model};
 use entity::tenant::{device, device_token};
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, IntoCondition};
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _,
-    Set,
+    ActiveModelTrait as _, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _,
+    QuerySelect as _, Set,
 };
 use uuid::Uuid;
 
@@ -113,6 +113,12 @@ pub async fn rotate(tx: &TenantTx, key: &SecretKey, token: &str) -> Result<Rotat
                 ..Default::default()
             };
             rotated.update(tx).await?;
+            // The grace is the newest predecessor's alone.
+            let older = Condition::all()
+                .add(Column::FamilyId.eq(row.family_id))
+                .add(Column::RotatedAt.is_not_null())
+                .add(Column::Id.ne(row.id));
+            revoke(tx, older).await?;
             insert(tx, (tx.new_id(), row.family_id, row.device_id), &successor).await?
         }
     };
@@ -155,11 +161,12 @@ fn usable(row: Option<Model>, now: Timestamp) -> Result<Model> {
     Ok(row)
 }
 
+/// Whether it is presented after its grace time, even if it was ended before.
 fn is_reused(row: &Model, now: Timestamp) -> bool {
-    row.revoked_at.is_none() && row.rotated_at.is_some_and(|at| at + GRACE <= now)
+    row.rotated_at.is_some_and(|at| at + GRACE <= now)
 }
 
-async fn revoke(tx: &TenantTx, which: sea_orm::sea_query::SimpleExpr) -> Result<()> {
+async fn revoke(tx: &TenantTx, which: impl IntoCondition) -> Result<()> {
     device_token::Entity::update_many()
         .col_expr(Column::RevokedAt, Expr::value(tx.now()))
         .filter(which)

@@ -66,6 +66,11 @@ impl RequestContext {
         *self.caller.write().unwrap_or_else(PoisonError::into_inner) = Some(caller);
     }
 
+    /// From here on it is nobody's.
+    pub fn sign_out(&self) {
+        *self.caller.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// What the history keeps of a change that this actor makes.
     pub fn attribution(&self, actor: &Actor) -> Attribution {
         Attribution {

@@ -60,12 +60,17 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<Request, (Error, StatusCode)
         let error = Error::BadRequest(format!("Send the request as Content-Type: {JSON}."));
         return Err((error, StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
-    serde_json::from_slice::<Request>(body).map_err(|e| {
+    let refused = |why: &dyn std::fmt::Display| {
         let error = Error::BadRequest(format!(
-            "The body is not a GraphQL request such as {{\"query\": \"…\", \"variables\": {{}}}}: {e}."
+            "The body is not a GraphQL request such as {{\"query\": \"…\", \"variables\": {{}}}}: {why}."
         ));
         (error, StatusCode::BAD_REQUEST)
-    })
+    };
+    // serde would take the fields from an array, by their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(refused(&"it is no JSON object"));
+    }
+    serde_json::from_slice::<Request>(body).map_err(|e| refused(&e))
 }
 
 async fn execute<Q, M, S>(

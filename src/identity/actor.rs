@@ -4,7 +4,8 @@ use super::graphql::Member;
 use crate::actor::Actor;
 use crate::devices::Device;
 use crate::error::Result;
-use crate::graphql::load_row;
+use crate::graphql::{ContextExt as _, load_row};
+use crate::permission::Permission;
 use async_graphql::{Context, SimpleObject, Union};
 use entity::tenant::{device, member};
 
@@ -27,9 +28,14 @@ pub struct SystemActor {
 }
 
 impl ActorObject {
-    /// The object behind an actor. One that is gone, or that tenants do not see, is the platform with a reason.
+    /// The object behind an actor. One that is gone, that tenants do not see, or that this caller may not see, is the
+    /// platform with a reason.
     pub async fn load(ctx: &Context<'_>, actor: &Actor) -> Result<Self> {
+        let caller = ctx.request().caller()?;
+        let may_see = |permission| caller.actor == *actor || caller.require(permission).is_ok();
         let found = match actor {
+            Actor::Member(_) if !may_see(Permission::MembersRead) => Some(Self::hidden("a member")),
+            Actor::Device(_) if !may_see(Permission::DevicesRead) => Some(Self::hidden("a device")),
             Actor::Member(id) => load_row::<member::Entity>(ctx, *id)
                 .await?
                 .map(|row| Self::Member(row.into())),
@@ -43,6 +49,12 @@ impl ActorObject {
                 reason: reason(actor),
             })
         }))
+    }
+
+    fn hidden(reason: &str) -> Self {
+        Self::System(SystemActor {
+            reason: reason.to_owned(),
+        })
     }
 
     /// The same, from the text that rows keep.

@@ -321,6 +321,7 @@ impl Mutation {
         let revoked = super::revoke_sessions(&tx, member, only).await;
         let (revoked, errors) = expected(tx.settle(revoked).await)?;
         request.services.callers.forget(request.tenant.id);
+        request.sign_out();
         Ok(SessionRevokePayload {
             revoked_count: i32::try_from(revoked.unwrap_or_default()).unwrap_or(i32::MAX),
             errors,

@@ -116,11 +116,13 @@ pub async fn begin_session(
     Ok(session)
 }
 
-/// Ends the caller's session, or all of the member's. Returns how many ended.
+/// Ends the caller's session, or all of the member's. Returns how many ended; one that had its time ended by itself.
 pub async fn revoke_sessions(tx: &TenantTx, member: Uuid, only: Option<Uuid>) -> Result<u64> {
+    let now = tx.now();
     let mut update = session::Entity::update_many()
-        .col_expr(session::Column::RevokedAt, Expr::value(tx.now()))
+        .col_expr(session::Column::RevokedAt, Expr::value(now))
         .filter(session::Column::MemberId.eq(member))
+        .filter(session::Column::ExpiresAt.gt(now))
         .filter(session::Column::RevokedAt.is_null());
     if let Some(session) = only {
         update = update.filter(session::Column::Id.eq(session));

@@ -1,12 +1,10 @@
 //! The main job, end to end: a frontend signs in, uploads, a job checks, a signed link is read, a device signs in, and all
 //! of it is in the trail.
 
-use crate::harness::{Tenant, run};
+use crate::harness::{Tenant, png, run};
 use bulkhead::identity::BuiltIn;
-use image::{ImageFormat, RgbImage};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use std::io::Cursor;
 
 #[test]
 fn a_tenants_whole_day() {
@@ -14,11 +12,7 @@ fn a_tenants_whole_day() {
         let tenant = Tenant::new().await;
         let owner = tenant.token(BuiltIn::Owner).await;
 
-        let mut png = Cursor::new(Vec::new());
-        RgbImage::new(300, 200)
-            .write_to(&mut png, ImageFormat::Png)
-            .unwrap();
-        let bytes = png.into_inner();
+        let bytes = png();
         let create = "mutation($input: MediaCreateUploadInput!) { mediaCreateUpload(input: $input) {
             media { id state } upload { url method headers { name value } } errors { code message } } }";
         let input = json!({ "resourceType": "photo", "filename": "gate.png", "contentType": "image/png", "size": bytes.len() });

@@ -19,11 +19,13 @@ use bulkhead::database::{
 use bulkhead::error::Result;
 use bulkhead::http;
 use bulkhead::secret::{SecretKey, hex};
+use image::{ImageFormat, RgbImage};
+use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{Cursor, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::str::FromStr as _;
@@ -111,6 +113,13 @@ impl World {
             client,
             postgres,
         }
+    }
+
+    /// A request to the server, for any host.
+    pub fn request(&self, method: Method, host: &str, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.address))
+            .header("Host", host)
     }
 
     /// A connection as PostgreSQL's superuser, to the database of the tests: the other door.
@@ -229,6 +238,15 @@ pub async fn cut_short<T>(after: Duration, work: impl Future<Output = T>) -> Opt
         done = work => Some(done),
         () = clock => None,
     }
+}
+
+/// A small picture.
+pub fn png() -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::new(300, 200)
+        .write_to(&mut bytes, ImageFormat::Png)
+        .unwrap();
+    bytes.into_inner()
 }
 
 /// Waits until `condition` gives a value.

@@ -1,6 +1,6 @@
 //! A tenant of a test's own, and what is done to it from outside.
 
-use super::{World, until, world};
+use super::{World, png, until, world};
 use bulkhead::actor::Actor;
 use bulkhead::app::App;
 use bulkhead::database::{self, TenantTx};
@@ -8,6 +8,8 @@ use bulkhead::identity::{self, BuiltIn, NewMember};
 use bulkhead::tenancy::{self, NewTenant};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -148,13 +150,15 @@ impl Tenant {
         self.send(request).await
     }
 
+    /// The tenant's host, with the port.
+    pub fn host(&self) -> String {
+        let port = self.world.address.rsplit_once(':').unwrap().1;
+        format!("{}.localhost:{port}", self.slug)
+    }
+
     /// A request to the tenant's host.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let port = self.world.address.rsplit_once(':').unwrap().1;
-        self.world
-            .client
-            .request(method, format!("http://{}{path}", self.world.address))
-            .header("Host", format!("{}.localhost:{port}", self.slug))
+        self.world.request(method, &self.host(), path)
     }
 
     /// A request to a link that the server gave out. Its host is not resolved: the connection goes to the tests' server.
@@ -176,6 +180,69 @@ impl Tenant {
             headers,
             body,
         }
+    }
+
+    /// Begins the upload of a photo: `media { id } upload { url }`.
+    pub async fn upload(&self, token: &str) -> Value {
+        let query = "mutation($input: MediaCreateUploadInput!) { mediaCreateUpload(input: $input) {
+            media { id } upload { url } errors { code } } }";
+        let input = json!({ "resourceType": "photo", "filename": "gate.png", "contentType": "image/png", "size": png().len() });
+        let made = self
+            .gql_with(Some(token), query, json!({ "input": input }))
+            .await;
+        made.data()["mediaCreateUpload"].clone()
+    }
+
+    /// Uploads a photo and waits until it is READY, as [`Self::processed`] gives it; `job` is the id of what processed it.
+    pub async fn photo(&self, token: &str) -> Value {
+        let made = self.upload(token).await;
+        let put = self.follow(Method::PUT, made["upload"]["url"].as_str().unwrap());
+        assert_eq!(self.send(put.body(png())).await.status, StatusCode::CREATED);
+        let complete = "mutation($id: ID!) { mediaCompleteUpload(input: { mediaId: $id }) { job { id } errors { code } } }";
+        let id = made["media"]["id"].as_str().unwrap();
+        let done = self
+            .gql_with(Some(token), complete, json!({ "id": id }))
+            .await;
+        let job = done.data()["mediaCompleteUpload"]["job"]["id"].clone();
+        let mut media = self.processed(token, id).await;
+        assert_eq!(media["state"], "READY", "{media:#}");
+        media["job"] = job;
+        media
+    }
+
+    /// A connection as PostgreSQL's superuser with the tenant's schema in its path: what no client can do.
+    pub async fn superuser(&self) -> PgConnection {
+        let mut connection = self.world.superuser().await;
+        let bind = format!(
+            "SET search_path TO \"{}\"; SET bulkhead.actor = 'system:tests'",
+            self.row.schema_name
+        );
+        sqlx::raw_sql(AssertSqlSafe(bind))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection
+    }
+
+    /// Runs a statement as superuser; says how many rows it touched.
+    pub async fn sql(&self, statement: &'static str) -> u64 {
+        let done = sqlx::query(statement)
+            .execute(&mut self.superuser().await)
+            .await;
+        done.unwrap().rows_affected()
+    }
+
+    /// A number that a query gives.
+    pub async fn count(&self, query: &'static str) -> i64 {
+        let found = sqlx::query_scalar(query)
+            .fetch_one(&mut self.superuser().await)
+            .await;
+        found.unwrap()
+    }
+
+    /// How many changes the tenant's history has.
+    pub async fn changes(&self) -> i64 {
+        self.count("SELECT count(*) FROM history").await
     }
 
     /// A unit of work in the tenant, as the tests.
@@ -211,6 +278,29 @@ impl Answer {
     pub fn data(&self) -> &Value {
         assert!(self.body.get("errors").is_none(), "{:#}", self.body);
         &self.body["data"]
+    }
+
+    /// The payload of a document's only root field.
+    #[track_caller]
+    pub fn payload(&self) -> &Value {
+        let fields = self.data().as_object().expect("data");
+        fields.values().next().expect("a root field")
+    }
+
+    /// The only expected failure of a document's only mutation.
+    #[track_caller]
+    pub fn failure(&self) -> &Value {
+        let errors = self.payload()["errors"].as_array().expect("errors");
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        &errors[0]
+    }
+
+    /// A header, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
     }
 
     /// The code of the first top-level error.
