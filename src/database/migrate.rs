@@ -2,7 +2,7 @@
 //!
 //! One ledger for all of them, in the platform schema; one schema's step is one transaction with its ledger row in it.
 
-use super::identifier;
+use super::{PlatformTx, identifier};
 use crate::error::{Error, Result};
 use regex_lite::Regex;
 use sea_orm::{
@@ -19,6 +19,11 @@ const PLATFORM_SCHEMA: &str = "bulkhead";
 
 /// One migrator at a time, until its transaction ends. The number is the bytes of "bulkhead".
 pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(7094708893894106468)";
+
+/// Waits until no migrator is at work, and keeps others out until the unit of work ends.
+pub async fn lock_migrations(tx: &PlatformTx) -> Result<()> {
+    tx.batch(LOCK).await
+}
 
 /// Makes the schema and its ledger.
 const LEDGER: &str = "CREATE SCHEMA IF NOT EXISTS bulkhead;

@@ -10,7 +10,7 @@ mod quote;
 mod unit;
 
 pub use connect::{connect, missing_hardening, own};
-pub use migrate::{TEMPLATE_SCHEMA, for_tenant, grants};
+pub use migrate::{TEMPLATE_SCHEMA, for_tenant, grants, lock_migrations};
 pub use quote::identifier;
 pub use unit::{Bound, PlatformTx, TenantTx};
 

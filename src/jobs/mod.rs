@@ -35,6 +35,12 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
 
     /// Does the work.
     fn run(self, ctx: &JobContext) -> impl Future<Output = Result<()>> + Send;
+
+    /// Tidies up after a job that failed for good, whatever ended it: its last error, a timeout, a panic, a worker that was
+    /// lost. May run more than once.
+    fn bury(self, _ctx: &JobContext, _error: &Error) -> impl Future<Output = Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// Adds a job in the caller's unit of work: it exists if and only if that commits. Its tenant is the unit's.
@@ -65,15 +71,9 @@ pub struct JobContext {
     /// Whose job it is.
     pub tenant: Arc<Tenant>,
     attribution: Attribution,
-    is_last_attempt: bool,
 }
 
 impl JobContext {
-    /// Whether a failure of this run is for good: what the job leaves half done stays so.
-    pub fn is_last_attempt(&self) -> bool {
-        self.is_last_attempt
-    }
-
     /// Begins a unit of work for the job's tenant; the history will name the job, and who caused it.
     pub async fn begin(&self) -> Result<TenantTx> {
         self.services
@@ -93,29 +93,39 @@ impl JobContext {
             services,
             tenant,
             attribution,
-            is_last_attempt: job.attempt >= job.max_attempts,
         }
     }
 }
 
-type Run = fn(serde_json::Value, JobContext) -> BoxFuture<'static, Result<()>>;
+/// What is done with a kind's arguments.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    run: fn(serde_json::Value, JobContext) -> BoxFuture<'static, Result<()>>,
+    bury: fn(serde_json::Value, JobContext, Arc<Error>) -> BoxFuture<'static, Result<()>>,
+}
 
 /// The kinds that this binary can run.
 #[derive(Clone, Debug, Default)]
-pub struct Kinds(BTreeMap<&'static str, Run>);
+pub struct Kinds(BTreeMap<&'static str, Kind>);
 
 impl Kinds {
     /// Adds a kind.
     #[must_use]
     pub fn with<J: Job>(mut self) -> Self {
-        self.0.insert(J::NAME, |args, ctx| {
-            Box::pin(async move {
-                let job: J = serde_json::from_value(args).map_err(|e| {
-                    Error::invalid("args", format!("the arguments do not fit: {e}"))
-                })?;
-                job.run(&ctx).await
-            })
-        });
+        let kind = Kind {
+            run: |args, ctx| Box::pin(async move { decode::<J>(args)?.run(&ctx).await }),
+            bury: |args, ctx, error| {
+                Box::pin(async move { decode::<J>(args)?.bury(&ctx, &error).await })
+            },
+        };
+        self.0.insert(J::NAME, kind);
         self
     }
+}
+
+fn decode<J: Job>(args: serde_json::Value) -> Result<J> {
+    serde_json::from_value(args).map_err(|e| {
+        tracing::warn!(error = %e, "a job's arguments do not fit its kind");
+        Error::invalid("args", "The job's arguments do not fit its kind.")
+    })
 }

@@ -193,15 +193,12 @@ pub(super) async fn finish(database: &Database, job: &Claimed, outcome: &Outcome
         .map(|rows| rows == 1)
 }
 
-/// Takes jobs from workers that gave no sign of life for a whole lease: back to the queue, or dead if that was their last
-/// attempt. By the database's clock alone.
+/// Takes jobs from workers that gave no sign of life for a whole lease, and puts them back. One that had its last attempt
+/// is claimed once more, to be buried. By the database's clock alone.
 pub(super) async fn reap(database: &Database) -> Result<u64> {
-    let sql = "UPDATE job SET
-             state = CASE WHEN attempt < max_attempts THEN 1 ELSE 4 END,
-             finished_at = CASE WHEN attempt < max_attempts THEN NULL ELSE clock_timestamp() END,
-             lease_until = NULL,
-             errors = errors || jsonb_build_array(jsonb_build_object('attempt', attempt,
-                 'public', 'The worker was lost.', 'detail', 'no sign of life from ' || worker))
+    let sql = "UPDATE job SET state = 1, lease_until = NULL,
+             errors = jsonb_path_query_array(errors || jsonb_build_array(jsonb_build_object('attempt', attempt,
+                 'public', 'The worker was lost.', 'detail', 'no sign of life from ' || worker)), '$[last - 4 to last]')
          WHERE id = ANY (ARRAY(
              SELECT id FROM job WHERE state = 2 AND lease_until < now() FOR UPDATE SKIP LOCKED))";
     change(database, sql.to_owned(), Vec::new()).await

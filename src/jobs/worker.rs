@@ -4,8 +4,8 @@
 //! good. Whatever becomes of the job is written by us, under its claim.
 
 use super::queue::{self, Claimed, Failure, Outcome};
-use super::{JobContext, Kinds};
-use crate::error::Error;
+use super::{JobContext, Kind, Kinds};
+use crate::error::{Error, Result};
 use crate::services::Services;
 use fang::asynk::async_queue::{AsyncQueueError, AsyncQueueable};
 use fang::asynk::async_runnable::AsyncRunnable;
@@ -182,25 +182,33 @@ impl Inner {
     }
 
     async fn outcome(&self, job: &Claimed) -> Outcome {
-        let Some(run) = self.kinds.0.get(job.kind.as_str()) else {
+        let Some(kind) = self.kinds.0.get(job.kind.as_str()) else {
             return Outcome::Released;
         };
         let tenant = match self.services.registry.get(job.tenant_id).await {
             Ok(tenant) => tenant,
-            Err(error) => return failed(job, &error),
+            Err(error) if may_retry(job, &error) => {
+                return Outcome::Retry(backoff(job.attempt), failure(&error));
+            }
+            Err(error) => return Outcome::Dead(failure(&error)),
         };
         tracing::Span::current().record("tenant", &tenant.slug);
         let context = JobContext::new(Arc::clone(&self.services), tenant, job);
-        let limit = Duration::from_millis(u64::try_from(job.timeout_ms).unwrap_or_default());
-        let work = AssertUnwindSafe(timeout(limit, run(job.args.clone(), context))).catch_unwind();
-        tokio::select! {
-            ended = work => match ended {
-                Ok(Ok(Ok(()))) => Outcome::Done,
-                Ok(Ok(Err(error))) => failed(job, &error),
-                Ok(Err(_)) => failed(job, &Error::Timeout),
-                Err(panic) => failed(job, &Error::internal(message(&*panic))),
-            },
-            () = self.keep_alive(job) => Outcome::Released,
+        let ended = if job.attempt > job.max_attempts {
+            Err(Error::internal("its worker was lost, the last time too"))
+        } else {
+            let work = run(job, (kind.run)(job.args.clone(), context.clone()));
+            tokio::select! {
+                ended = work => ended,
+                () = self.keep_alive(job) => return Outcome::Released,
+            }
+        };
+        match ended {
+            Ok(()) => Outcome::Done,
+            Err(error) if may_retry(job, &error) => {
+                Outcome::Retry(backoff(job.attempt), failure(&error))
+            }
+            Err(error) => bury(job, kind, context, error).await,
         }
     }
 
@@ -234,16 +242,39 @@ impl Inner {
     }
 }
 
-/// What a failure leads to: another try if that can help and one is left.
-fn failed(job: &Claimed, error: &Error) -> Outcome {
-    let failure = Failure {
+/// Runs the work to its end, its timeout or its panic.
+async fn run(job: &Claimed, work: impl Future<Output = Result<()>>) -> Result<()> {
+    let limit = Duration::from_millis(u64::try_from(job.timeout_ms).unwrap_or_default());
+    match AssertUnwindSafe(timeout(limit, work)).catch_unwind().await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) => Err(Error::Timeout),
+        Err(panic) => Err(Error::internal(message(&*panic))),
+    }
+}
+
+/// Lets the kind tidy up. If that fails for a passing reason, it is tried again for as long as it takes.
+async fn bury(job: &Claimed, kind: &Kind, context: JobContext, error: Error) -> Outcome {
+    let failure = failure(&error);
+    let buried = run(job, (kind.bury)(job.args.clone(), context, Arc::new(error))).await;
+    match buried {
+        Err(Error::Unavailable | Error::Timeout) => Outcome::Retry(backoff(job.attempt), failure),
+        Err(error) => {
+            tracing::warn!(?error, "cannot tidy up after a job that failed");
+            Outcome::Dead(failure)
+        }
+        Ok(()) => Outcome::Dead(failure),
+    }
+}
+
+/// Whether another try can help, and one is left.
+fn may_retry(job: &Claimed, error: &Error) -> bool {
+    error.is_transient() && job.attempt < job.max_attempts
+}
+
+fn failure(error: &Error) -> Failure {
+    Failure {
         public: error.to_string(),
         detail: format!("{error:?}"),
-    };
-    if error.is_transient() && job.attempt < job.max_attempts {
-        Outcome::Retry(backoff(job.attempt), failure)
-    } else {
-        Outcome::Dead(failure)
     }
 }
 

@@ -65,7 +65,10 @@ async fn download(
     let headers = [
         (CONTENT_TYPE, kind.mime.to_owned()),
         (CONTENT_LENGTH, object.meta.size.to_string()),
-        (CONTENT_DISPOSITION, disposition(kind, &media.filename)),
+        (
+            CONTENT_DISPOSITION,
+            kinds::disposition(kind, &media.filename),
+        ),
         (CACHE_CONTROL, "private, max-age=3600, immutable".to_owned()),
         (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (
@@ -186,19 +189,4 @@ fn host_of(headers: &HeaderMap) -> Result<String> {
         .and_then(|value| value.to_str().ok())
         .unwrap_or("");
     host::parse(authority)
-}
-
-/// RFC 6266, with the name in RFC 5987's encoding alone.
-fn disposition(kind: &kinds::Kind, filename: &str) -> String {
-    let place = if kind.inline { "inline" } else { "attachment" };
-    let mut name = String::new();
-    for byte in filename.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            name.push(char::from(byte));
-        } else {
-            name.push('%');
-            name.push_str(&crate::secret::hex(&[byte]).to_ascii_uppercase());
-        }
-    }
-    format!("{place}; filename*=UTF-8''{name}")
 }

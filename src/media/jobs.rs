@@ -1,17 +1,18 @@
 //! The job behind a completed upload: looks at the bytes, gives them their key, makes thumbnails.
 
-use super::kinds::{self, Kind};
+use super::kinds;
 use super::store::{Key, Store, THUMBNAIL};
 use crate::database::Tenant;
 use crate::error::{Error, Result};
 use crate::jobs::{Job, JobContext};
 use crate::secret::hex;
-use bytes::Bytes;
-use entity::tenant::media::{ActiveModel, Entity, Model, State};
-use futures::TryStreamExt as _;
+use bytes::{Bytes, BytesMut};
+use entity::tenant::media::{ActiveModel, Column, Entity, Model, State};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use image::{DynamicImage, ImageFormat, ImageReader, Limits};
-use object_store::ObjectStoreExt as _;
-use sea_orm::{ActiveModelTrait as _, EntityTrait as _, Set};
+use object_store::{ObjectStoreExt as _, PutMultipartOptions, WriteMultipart};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::io::Cursor;
@@ -42,80 +43,81 @@ impl Job for Process {
             return Ok(());
         };
         let store = &ctx.services.store;
-        let change = match inspect(store, &ctx.tenant, &media).await {
-            Ok(ready) => ready,
-            Err(error) if error.is_transient() && !ctx.is_last_attempt() => return Err(error),
-            Err(error) => ActiveModel {
-                state: Set(State::Failed),
-                failure: Set(Some(error.to_string())),
-                ..Default::default()
-            },
-        };
-        let tx = ctx.begin().await?;
-        let update = ActiveModel {
-            id: Set(media.id),
-            ..change
-        };
-        let updated = update.update(&tx).await;
-        tx.settle(updated.map_err(Error::from)).await?;
+        match inspect(store, &ctx.tenant, &media).await {
+            Ok(ready) => {
+                end(ctx, media.id, ready).await?;
+            }
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => refuse(ctx, media.id, &error).await?,
+        }
         // What is left when this fails is taken by the next sweep.
-        let _ = store
-            .objects()
-            .delete(Key::staging(&ctx.tenant, media.id).path())
-            .await;
+        let staging = Key::staging(&ctx.tenant, media.id);
+        let _ = store.objects().delete(staging.path()).await;
         Ok(())
     }
+
+    async fn bury(self, ctx: &JobContext, error: &Error) -> Result<()> {
+        refuse(ctx, self.media, error).await
+    }
 }
 
-/// What the bytes are. They are copied away from the uploader's link first and looked at then, so that nobody can change
-/// them between the look and the copy.
+/// Ends the processing, unless another run of the job did. A run that lost its claim changes nothing here.
+async fn end(ctx: &JobContext, media: Uuid, change: ActiveModel) -> Result<()> {
+    let tx = ctx.begin().await?;
+    let ended = Entity::update_many()
+        .set(change)
+        .filter(Column::Id.eq(media))
+        .filter(Column::State.eq(State::Processing))
+        .exec(&tx)
+        .await;
+    tx.settle(ended.map_err(Error::from)).await?;
+    Ok(())
+}
+
+async fn refuse(ctx: &JobContext, media: Uuid, error: &Error) -> Result<()> {
+    let failed = ActiveModel {
+        state: Set(State::Failed),
+        failure: Set(Some(error.to_string())),
+        ..Default::default()
+    };
+    end(ctx, media, failed).await
+}
+
+/// Looks at the bytes while it copies them to where the uploader's link does not reach: one reading of them decides type,
+/// size and sum, so nobody can change them between the look and the copy. What is refused is never written to its end.
 async fn inspect(store: &Store, tenant: &Tenant, media: &Model) -> Result<ActiveModel> {
-    let objects = store.objects();
     let staging = Key::staging(tenant, media.id);
-    let head = objects.head(staging.path()).await?;
-    let size = i64::try_from(head.size).map_err(Error::internal)?;
-    if size != media.size {
-        let told = format!(
-            "The upload has {size} bytes, not the {} that were announced.",
-            media.size
-        );
-        return Err(Error::invalid("size", told));
+    let mut source = store.objects().get(staging.path()).await?.into_stream();
+    let mut head = BytesMut::new();
+    while head.len() < kinds::HEAD {
+        match source.try_next().await? {
+            Some(chunk) => head.extend_from_slice(&chunk),
+            None => break,
+        }
     }
-    let kind = sniffed(store, &staging, media).await?;
+    let sniffed = kinds::sniff(&head[..head.len().min(kinds::HEAD)], &media.content_type);
+    let kind = sniffed.ok_or(Error::UnsupportedMediaType(kinds::ALLOWED))?;
     let key = Key::new(tenant, &media.resource_type, media.id, kind.ext);
-    objects.copy(staging.path(), key.path()).await?;
-    let checked = check(store, tenant, (media, kind, &key)).await;
-    if checked.is_err() {
-        // A second run copies anew; without one, the next sweep takes it.
-        let _ = objects.delete(key.path()).await;
-    }
-    checked
-}
-
-async fn check(
-    store: &Store,
-    tenant: &Tenant,
-    (media, kind, key): (&Model, &'static Kind, &Key),
-) -> Result<ActiveModel> {
-    if sniffed(store, key, media).await? != kind {
-        return Err(Error::invalid(
-            "contentType",
-            "The upload changed while it was checked.",
-        ));
-    }
-    let sum = checksum(store, key).await?;
-    if media
-        .sha256
-        .as_ref()
-        .is_some_and(|announced| *announced != sum)
-    {
-        return Err(Error::invalid(
-            "sha256",
-            "The upload has another SHA-256 than was announced.",
-        ));
-    }
+    let options = PutMultipartOptions {
+        attributes: store.attributes(kind.mime, &kinds::disposition(kind, &media.filename)),
+        ..Default::default()
+    };
+    let parts = store
+        .objects()
+        .put_multipart_opts(key.path(), options)
+        .await?;
+    let mut copy = WriteMultipart::new(parts);
+    let rest = futures::stream::once(async { Ok(head.freeze()) }).chain(source);
+    let sum = match checked_copy(rest.boxed(), &mut copy, media).await {
+        Ok(sum) => sum,
+        Err(error) => {
+            copy.abort().await?;
+            return Err(error);
+        }
+    };
+    copy.finish().await?;
     let thumbnail_ext = if kind.mime.starts_with("image/") && media.size <= MAX_IMAGE {
-        Some(thumbnails(store, tenant, (media.id, key)).await?)
+        Some(thumbnails(store, tenant, (media.id, &key)).await?)
     } else {
         None
     };
@@ -129,21 +131,38 @@ async fn check(
     })
 }
 
-async fn sniffed(store: &Store, key: &Key, media: &Model) -> Result<&'static Kind> {
-    let length = u64::try_from(media.size)
-        .unwrap_or_default()
-        .min(kinds::HEAD);
-    let head = store.objects().get_range(key.path(), 0..length).await?;
-    kinds::sniff(&head, &media.content_type).ok_or(Error::UnsupportedMediaType(kinds::ALLOWED))
-}
-
-async fn checksum(store: &Store, key: &Key) -> Result<String> {
-    let mut stream = store.objects().get(key.path()).await?.into_stream();
+/// Copies to the end and returns the SHA-256, if size and sum are as announced.
+async fn checked_copy(
+    mut source: BoxStream<'_, object_store::Result<Bytes>>,
+    copy: &mut WriteMultipart,
+    media: &Model,
+) -> Result<String> {
+    let announced = u64::try_from(media.size).unwrap_or_default();
+    let mut size = 0;
     let mut sum = Sha256::new();
-    while let Some(chunk) = stream.try_next().await? {
+    while let Some(chunk) = source.try_next().await? {
+        size += chunk.len() as u64;
+        if size > announced {
+            break;
+        }
         sum.update(&chunk);
+        copy.wait_for_capacity(4).await?;
+        copy.put(chunk);
     }
-    Ok(hex(&sum.finalize()))
+    if size != announced {
+        let told = format!("The upload has not the {announced} bytes that were announced.");
+        return Err(Error::invalid("size", told));
+    }
+    let sum = hex(&sum.finalize());
+    if media
+        .sha256
+        .as_ref()
+        .is_some_and(|announced| *announced != sum)
+    {
+        let told = "The upload has another SHA-256 than was announced.";
+        return Err(Error::invalid("sha256", told));
+    }
+    Ok(sum)
 }
 
 /// Makes all sizes and returns their extension: PNG where there is transparency, else JPEG.

@@ -73,7 +73,7 @@ pub(super) const ALLOWED: &str = "image/jpeg, image/png, image/gif, image/webp, 
     application/zip, text/plain, text/csv or application/json";
 
 /// Bytes that are enough to tell the type.
-pub(super) const HEAD: u64 = 8192;
+pub(super) const HEAD: usize = 8192;
 
 pub(super) fn by_mime(mime: &str) -> Option<&'static Kind> {
     KINDS
@@ -104,6 +104,21 @@ fn valid_utf8(head: &[u8]) -> bool {
         Ok(_) => true,
         Err(e) => e.error_len().is_none(),
     }
+}
+
+/// RFC 6266, with the name in RFC 5987's encoding alone.
+pub(super) fn disposition(kind: &Kind, filename: &str) -> String {
+    let place = if kind.inline { "inline" } else { "attachment" };
+    let mut name = String::new();
+    for byte in filename.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            name.push(char::from(byte));
+        } else {
+            name.push('%');
+            name.push_str(&crate::secret::hex(&[byte]).to_ascii_uppercase());
+        }
+    }
+    format!("{place}; filename*=UTF-8''{name}")
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use crate::config::Config;
 use crate::database::Tenant;
 use crate::error::{Error, Result};
-use object_store::ObjectStore;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::signer::Signer;
+use object_store::{Attribute, Attributes, ObjectStore};
 use secrecy::ExposeSecret as _;
 use std::fmt;
 use std::sync::Arc;
@@ -99,6 +99,18 @@ impl Store {
     /// What signs links, if the store can.
     pub fn signer(&self) -> Option<&dyn Signer> {
         self.signer.as_deref()
+    }
+
+    /// What the store answers with when it serves an object itself: its type, and how a browser is to show it. A directory
+    /// keeps none; our own route says it there.
+    pub fn attributes(&self, mime: &str, disposition: &str) -> Attributes {
+        if self.signer.is_none() {
+            return Attributes::new();
+        }
+        Attributes::from_iter([
+            (Attribute::ContentType, mime.to_owned()),
+            (Attribute::ContentDisposition, disposition.to_owned()),
+        ])
     }
 
     /// Where it is, for people.

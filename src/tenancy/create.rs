@@ -1,6 +1,6 @@
 //! A new tenant: registry row, schema, role and grants, in one transaction, so that it ends absent or complete.
 
-use super::template;
+use super::template::{self, Template};
 use crate::actor::{Actor, Attribution};
 use crate::database::{Database, Tenant, TenantTx, for_tenant, identifier};
 use crate::error::{Error, OnConstraint as _, Result};
@@ -50,7 +50,7 @@ pub struct NewTenant {
 pub async fn create(database: &Database, new: NewTenant) -> Result<TenantTx> {
     check(&new)?;
     let tx = database.platform().await?;
-    let statements = template::read(&tx).await?;
+    let template = template::read(&tx).await?;
     let number = tx
         .query_one_raw(Statement::from_string(
             DbBackend::Postgres,
@@ -75,7 +75,7 @@ pub async fn create(database: &Database, new: NewTenant) -> Result<TenantTx> {
         .insert(&tx)
         .await
         .on_constraint("tenant_slug_key", taken)?;
-    tx.batch(&ddl(&tenant, database.instance(), &statements)?)
+    tx.batch(&ddl(&tenant, database.instance(), &template)?)
         .await?;
     let log = operator_log::ActiveModel {
         id: Set(tx.new_id()),
@@ -95,17 +95,19 @@ pub async fn create(database: &Database, new: NewTenant) -> Result<TenantTx> {
 
 /// Everything the tenant needs from the database, as one text for one round trip: the statements, one by one, take twice
 /// as long.
-fn ddl(tenant: &Tenant, instance: &str, statements: &[String]) -> Result<String> {
+fn ddl(tenant: &Tenant, instance: &str, template: &Template) -> Result<String> {
     let role = identifier(&tenant.role_name)?;
     let cell = identifier(&format!("{instance}_c_{}", tenant.cell_id))?;
     let schema = &tenant.schema_name;
     let head =
         format!("CREATE ROLE {role} NOLOGIN; GRANT {role} TO {cell}; CREATE SCHEMA {schema}");
-    let body = for_tenant(&statements.join(";\n"), schema, &tenant.role_name)?;
-    let ledger = format!(
-        "INSERT INTO bulkhead.migration (schema_name, name) \
-         SELECT '{schema}', name FROM bulkhead.migration WHERE schema_name = 't_template'"
-    );
+    let body = for_tenant(&template.statements.join(";\n"), schema, &tenant.role_name)?;
+    let steps = template
+        .steps
+        .iter()
+        .map(|step| format!("('{schema}', '{step}')"));
+    let steps = steps.collect::<Vec<_>>().join(", ");
+    let ledger = format!("INSERT INTO bulkhead.migration (schema_name, name) VALUES {steps}");
     Ok([head, body, ledger].join(";\n"))
 }
 

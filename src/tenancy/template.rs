@@ -1,7 +1,7 @@
 //! The template's DDL: read from the catalogue once a version, kept as a list of statements, played for each new tenant.
 //! The catalogue is too slow to read per tenant: 270 ms a query at 10,000 of them.
 
-use crate::database::{PlatformTx, TEMPLATE_SCHEMA, grants};
+use crate::database::{PlatformTx, TEMPLATE_SCHEMA, grants, lock_migrations};
 use crate::error::{Error, Result};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
@@ -44,53 +44,93 @@ const TRIGGERS: &str = "SELECT pg_get_triggerdef(t.oid) AS statement
     WHERE c.relnamespace = 't_template'::regnamespace AND NOT t.tgisinternal
     ORDER BY c.relname, t.tgname";
 
-/// Renders the template at its present version, unless that was done before.
+/// What no query above renders. The template must have none of it.
+const UNRENDERED: &str = "SELECT concat_ws(' ', 'column', a.attrelid::regclass, a.attname) AS what
+    FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+    WHERE c.relnamespace = 't_template'::regnamespace AND (a.attidentity <> '' OR a.attgenerated <> '')
+    UNION ALL SELECT concat_ws(' ', 'relation', c.oid::regclass) FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = 't_template'::regnamespace
+        AND (c.relkind NOT IN ('r', 'i') OR c.relrowsecurity OR c.reloptions IS NOT NULL)
+    UNION ALL SELECT concat_ws(' ', 'constraint', k.conname) FROM pg_catalog.pg_constraint k
+    WHERE k.connamespace = 't_template'::regnamespace AND k.contype NOT IN ('p', 'u', 'c', 'f', 'n')
+    UNION ALL SELECT concat_ws(' ', 'type', t.typname) FROM pg_catalog.pg_type t
+    WHERE t.typnamespace = 't_template'::regnamespace AND t.typtype <> 'c' AND t.typelem = 0";
+
+/// Renders the template as it is now, unless that was done before. Whatever the binary's own newest step is: another may
+/// have migrated the template further.
 pub async fn render(tx: &PlatformTx) -> Result<()> {
-    if stored(tx).await?.is_some() {
+    lock_migrations(tx).await?;
+    let steps: Vec<String> = column(tx, STEPS, "name").await?;
+    let version = steps
+        .last()
+        .ok_or_else(|| Error::internal("the template has no steps"))?
+        .clone();
+    let there = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "SELECT version FROM template WHERE version = $1",
+        [version.clone().into()],
+    );
+    if tx.query_one_raw(there).await?.is_some() {
         return Ok(());
     }
-    let mut statements = Vec::new();
+    let unrendered: Vec<String> = column(tx, UNRENDERED, "what").await?;
+    if !unrendered.is_empty() {
+        let what = unrendered.join(", ");
+        return Err(Error::internal(format!(
+            "{TEMPLATE_SCHEMA} has what new tenants would lack: {what}"
+        )));
+    }
+    let mut statements: Vec<String> = Vec::new();
     for query in [TABLES, FOREIGN_KEYS, INDEXES, FUNCTIONS, TRIGGERS] {
-        let rows = tx
-            .query_all_raw(Statement::from_string(DbBackend::Postgres, query))
-            .await?;
-        for row in rows {
-            statements.push(row.try_get::<String>("", "statement")?);
-        }
+        statements.extend(column(tx, query, "statement").await?);
     }
     statements.extend(grants(tx).await?);
+    let count = statements.len();
     let keep = Statement::from_sql_and_values(
         DbBackend::Postgres,
-        "INSERT INTO template (version, statements) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        [version()?.into(), serde_json::json!(statements).into()],
+        "INSERT INTO template (version, steps, statements) VALUES ($1, $2, $3)",
+        [
+            version.clone().into(),
+            serde_json::json!(steps).into(),
+            serde_json::json!(statements).into(),
+        ],
     );
     tx.execute_raw(keep).await?;
-    tracing::info!(statements = statements.len(), "{TEMPLATE_SCHEMA} rendered");
+    tracing::info!(version, statements = count, "{TEMPLATE_SCHEMA} rendered");
     Ok(())
 }
 
-/// The statements, for the schema [`TEMPLATE_SCHEMA`].
-pub(super) async fn read(tx: &PlatformTx) -> Result<Vec<String>> {
-    let statements = stored(tx)
+const STEPS: &str = "SELECT name FROM migration WHERE schema_name = 't_template' ORDER BY name";
+
+/// The template as it was rendered last.
+#[derive(Debug)]
+pub(super) struct Template {
+    /// Names of the steps it has.
+    pub(super) steps: Vec<String>,
+    /// DDL for the schema [`TEMPLATE_SCHEMA`].
+    pub(super) statements: Vec<String>,
+}
+
+/// The newest template: it serves an older binary too, because steps only add.
+pub(super) async fn read(tx: &PlatformTx) -> Result<Template> {
+    let newest = "SELECT steps, statements FROM template ORDER BY version DESC LIMIT 1";
+    let row = tx
+        .query_one_raw(Statement::from_string(DbBackend::Postgres, newest))
         .await?
         .ok_or_else(|| Error::internal("the template is not rendered"))?;
-    serde_json::from_value(statements).map_err(Error::internal)
+    let list = |name| serde_json::from_value(row.try_get("", name)?).map_err(Error::internal);
+    Ok(Template {
+        steps: list("steps")?,
+        statements: list("statements")?,
+    })
 }
 
-async fn stored(tx: &PlatformTx) -> Result<Option<serde_json::Value>> {
-    let query = Statement::from_sql_and_values(
-        DbBackend::Postgres,
-        "SELECT statements FROM template WHERE version = $1",
-        [version()?.into()],
-    );
-    let row = tx.query_one_raw(query).await?;
-    Ok(row.map(|row| row.try_get("", "statements")).transpose()?)
-}
-
-/// The name of the newest tenant step.
-fn version() -> Result<String> {
-    migration::tenant::migrations()
-        .last()
-        .map(|step| step.name().to_owned())
-        .ok_or_else(|| Error::internal("there are no tenant migrations"))
+async fn column(tx: &PlatformTx, query: &'static str, name: &str) -> Result<Vec<String>> {
+    let rows = tx
+        .query_all_raw(Statement::from_string(DbBackend::Postgres, query))
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get("", name))
+        .collect::<Result<_, _>>()?)
 }

@@ -56,9 +56,11 @@ const DOMAIN: &str = "CREATE TABLE domain (
     created_at timestamptz NOT NULL DEFAULT now()
 )";
 
-/// The template's DDL, rendered once a version: the version is the name of the newest tenant step.
+/// The template's DDL, rendered once a version: the name of the newest step it has. All its steps stand beside it, for the
+/// ledgers of the tenants that are made from it.
 const TEMPLATE: &str = "CREATE TABLE template (
     version text CONSTRAINT template_pkey PRIMARY KEY,
+    steps jsonb NOT NULL,
     statements jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
 )";
