@@ -7,11 +7,13 @@ use bulkhead::error::{Error, Result};
 use bulkhead::graphql::global_id;
 use bulkhead::identity::BuiltIn;
 use bulkhead::jobs::{self, Job, JobContext, Kinds, Worker};
+use futures::poll;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -224,7 +226,7 @@ fn a_job_of_an_unknown_kind_waits_for_a_worker_that_knows_it() {
             Kinds::default().with::<Wait>(),
         )
         .await;
-        let after = enqueue(&tenant, &Wait { gate: open().await }).await;
+        let after = enqueue(&tenant, &Wait { gate: open() }).await;
         reaches(&tenant, &owner, after, "SUCCEEDED").await;
         let waiting = node(&tenant, &owner, job).await;
         assert_eq!(
@@ -373,12 +375,12 @@ fn a_worker_that_stops_finishes_what_it_runs_and_takes_nothing_more() {
         let gate = new_id();
         let running = enqueue(&tenant, &Wait { gate }).await;
         reaches(&tenant, &owner, running, "RUNNING").await;
-        let (stopped, left) = tokio::join!(worker.stop(), async {
-            let left = enqueue(&tenant, &Wait { gate: open().await }).await;
-            self::gate(gate).doors[0].add_permits(1);
-            left
-        });
-        let () = stopped;
+        let mut stop = pin!(worker.stop());
+        assert!(poll!(stop.as_mut()).is_pending());
+        let left = enqueue(&tenant, &Wait { gate: open() }).await;
+        assert!(poll!(stop.as_mut()).is_pending(), "it waits for its job");
+        self::gate(gate).doors[0].add_permits(1);
+        stop.await;
         assert_eq!(node(&tenant, &owner, running).await["state"], "SUCCEEDED");
         let left = node(&tenant, &owner, left).await;
         assert_eq!(
@@ -633,7 +635,7 @@ fn new_id() -> Uuid {
 }
 
 /// A gate whose door is open.
-async fn open() -> Uuid {
+fn open() -> Uuid {
     let id = new_id();
     gate(id).doors[0].add_permits(1);
     id

@@ -494,8 +494,14 @@ fn a_path_has_one_spelling() {
 fn pictures_that_would_fill_the_memory_fail() {
     run(async {
         let (tenant, owner) = tenant().await;
-        for (width, height) in [(60_000, 60_000), (16_000, 16_000), (2_000_000_000, 1)] {
-            let bytes = bomb(width, height);
+        // The first say that they are large, and the last are: small files of one colour.
+        for bytes in [
+            bomb(60_000, 60_000),
+            bomb(16_000, 16_000),
+            bomb(2_000_000_000, 1),
+            png(&RgbImage::new(16_385, 1).into()),
+            png(&RgbImage::new(9_500, 9_500).into()),
+        ] {
             let id = tenant.send_file(&owner, "a.png", "image/png", &bytes).await;
             let media = tenant.processed(&owner, &id).await;
             assert_eq!(media["state"], "FAILED", "{media:#}");
