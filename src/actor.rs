@@ -19,6 +19,16 @@ pub enum Actor {
     System(String),
 }
 
+impl Actor {
+    /// What the history keeps of a unit of work that this actor begins by a request.
+    pub fn by_request(self, request: &RequestId) -> Attribution {
+        Attribution {
+            request_id: Some(request.0.clone()),
+            ..self.into()
+        }
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -59,6 +69,10 @@ impl fmt::Display for UnknownActor {
 }
 
 impl std::error::Error for UnknownActor {}
+
+/// The identity of a request, in logs, errors, history and the answer's `X-Request-Id`.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
 
 /// What the history keeps of a unit of work besides the rows.
 #[derive(Clone, Debug)]

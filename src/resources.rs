@@ -78,7 +78,12 @@ pub async fn caller(
     let look_up = async {
         let tx = services.database.read(tenant).await?;
         let caller = authenticate(&tx, token).await;
-        tx.settle(caller).await
+        let caller = tx.settle(caller).await;
+        if caller.is_err() && token.starts_with(devices::TOKEN_PREFIX) {
+            devices::end_if_reused(&services.database, tenant, token).await?;
+            services.callers.forget(tenant.id);
+        }
+        caller
     };
     services
         .callers

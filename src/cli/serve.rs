@@ -50,8 +50,8 @@ pub(super) async fn listen(config: Config) -> Result<(TcpListener, Config)> {
     Ok((listener, Config { http, ..config }))
 }
 
-/// Serves and runs jobs until a signal, or until our PostgreSQL ends, and then stops all of it in order: no new requests,
-/// requests finished, jobs finished, connections closed, PostgreSQL stopped.
+/// Serves and runs jobs until a signal, or until our PostgreSQL ends, and then stops all of it: no new requests and claims,
+/// those under way finished within 30 seconds, connections closed, PostgreSQL stopped. A second signal ends at once.
 pub(super) async fn until_signalled(
     app: App,
     listener: Option<TcpListener>,
@@ -76,6 +76,12 @@ pub(super) async fn until_signalled(
             }
         }
     };
+    let worked = async {
+        stop.cancelled().await;
+        if let Some(worker) = worker {
+            worker.stop().await;
+        }
+    };
     let asked = async {
         let reason = tokio::select! {
             signalled = signalled() => signalled.map(|()| None),
@@ -84,10 +90,14 @@ pub(super) async fn until_signalled(
         stop.cancel();
         reason
     };
-    let (served, reason) = tokio::join!(served, asked);
-    if let Some(worker) = worker {
-        worker.stop().await;
-    }
+    let again = async {
+        stop.cancelled().await;
+        signalled().await
+    };
+    let (served, reason) = tokio::select! {
+        (served, (), reason) = async { tokio::join!(served, worked, asked) } => (served, reason),
+        again = again => return again.and(Err(Error::config("ended at once, as asked; what was under way was cut short"))),
+    };
     let stopped = app.stop().await;
     served?;
     match reason? {

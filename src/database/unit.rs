@@ -107,6 +107,11 @@ impl<S> Bound<S> {
         self.clock.new_id()
     }
 
+    /// Whether a statement of it failed: PostgreSQL refuses all that follow.
+    pub fn is_broken(&self) -> bool {
+        self.unit.failed.load(Ordering::Relaxed)
+    }
+
     /// Undoes it.
     pub async fn rollback(self) -> Result<()> {
         self.unit.rollback().await

@@ -2,8 +2,9 @@
 
 use super::graphql::Device;
 use super::token::{ROTATE_AFTER, Rotation};
-use super::{Credentials, Issued, authenticate, find, rotate, sign_in, token};
-use crate::actor::Actor;
+use super::{Credentials, Issued, authenticate, end_if_reused, find, rotate, sign_in, token};
+use crate::actor::{Actor, RequestId};
+use crate::caller;
 use crate::clock::Timestamp;
 use crate::database::Tenant;
 use crate::error::{Denial, Error, Result};
@@ -13,13 +14,18 @@ use crate::services::Services;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::SecondsFormat;
 use entity::tenant::device::Model;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// How long a refused sign-in takes at least.
+const REFUSAL: Duration = Duration::from_millis(100);
 
 /// Bytes that a body may have.
 const MAX_BODY: usize = 1024 * 1024;
@@ -32,7 +38,7 @@ pub fn routes() -> Router<Arc<Services>> {
         .route("/device/me", get(me))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AuthRequest {
     client_id: String,
@@ -40,7 +46,7 @@ struct AuthRequest {
     firmware_version: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct TokenAnswer {
     access_token: String,
     token_type: &'static str,
@@ -79,6 +85,7 @@ impl From<&Model> for DeviceAnswer {
 async fn auth(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
+    Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<TokenAnswer>> {
@@ -103,8 +110,15 @@ async fn auth(
         pin: request.pin,
         firmware_version: request.firmware_version,
     };
-    let issued = sign_in(&services.database, &tenant, slot, credentials).await?;
+    let began = Instant::now();
+    let issued = sign_in(&services.database, &tenant, slot, credentials, &request_id).await;
+    if issued.is_err() {
+        // A wrong PIN is written down and an unknown client_id is not: the answer does not tell, by its time either.
+        sleep_until(began + REFUSAL).await;
+    }
+    let issued = issued?;
     services.callers.forget(tenant.id);
+    record(&issued.device);
     Ok(answer(&services, issued))
 }
 
@@ -112,6 +126,7 @@ async fn auth(
 async fn rotate_token(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
+    Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
 ) -> Result<Json<TokenAnswer>> {
     let presented = bearer(&headers)?;
@@ -121,16 +136,15 @@ async fn rotate_token(
         .settle(owner)
         .await?
         .ok_or(Error::Unauthenticated(Denial::TokenRevoked))?;
-    let tx = services
-        .database
-        .write(&tenant, &Actor::Device(owner).into())
-        .await?;
+    let by = Actor::Device(owner).by_request(&request_id);
+    let tx = services.database.write(&tenant, &by).await?;
     let rotation = rotate(&tx, &services.key, presented).await;
     let rotation = tx.settle(rotation).await?;
     services.callers.forget(tenant.id);
     match rotation {
         Rotation::Successor(token, expires_at, device) => {
             let device = *device;
+            record(&device);
             Ok(answer(
                 &services,
                 Issued {
@@ -160,7 +174,13 @@ async fn me(
         }
     };
     let known = known.await;
-    let (device, expires_at) = tx.settle(known).await?;
+    let known = tx.settle(known).await;
+    if known.is_err() {
+        end_if_reused(&services.database, &tenant, presented).await?;
+        services.callers.forget(tenant.id);
+    }
+    let (device, expires_at) = known?;
+    record(&device);
     Ok(Json(MeAnswer {
         device: DeviceAnswer::from(&device),
         client_id: device.client_id,
@@ -168,6 +188,12 @@ async fn me(
         expires_at: stamp(expires_at),
         server_time: stamp(services.database.clock().now()),
     }))
+}
+
+/// Puts who it was into the request's lines of the log.
+fn record(device: &Model) {
+    let actor = Actor::Device(device.id);
+    tracing::Span::current().record("actor", tracing::field::display(actor));
 }
 
 fn answer(services: &Services, issued: Issued) -> Json<TokenAnswer> {
@@ -187,15 +213,9 @@ fn stamp(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// The token of `Authorization: Bearer …` (RFC 6750 §2.1).
+/// The token, which these routes need.
 fn bearer(headers: &HeaderMap) -> Result<&str> {
-    headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or(Error::Unauthenticated(Denial::NoCredential))
+    caller::bearer(headers)?.ok_or(Error::Unauthenticated(Denial::NoCredential))
 }
 
 /// A JSON body, and nothing else.
@@ -219,5 +239,12 @@ fn json<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Res
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(refused(&"it is no JSON object"));
     }
-    serde_json::from_slice(body).map_err(|e| refused(&e))
+    // Where, and not what: serde's own words quote the PIN, and name our types.
+    serde_json::from_slice(body).map_err(|e| {
+        refused(&format_args!(
+            "line {}, column {} is not like that",
+            e.line(),
+            e.column()
+        ))
+    })
 }

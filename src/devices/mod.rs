@@ -5,9 +5,9 @@ pub mod http;
 mod token;
 
 pub use graphql::Device;
-pub use token::{TOKEN_PREFIX, authenticate, rotate};
+pub use token::{TOKEN_PREFIX, authenticate, end_if_reused, rotate};
 
-use crate::actor::Actor;
+use crate::actor::{Actor, RequestId};
 use crate::clock::Timestamp;
 use crate::database::{Database, Tenant, TenantTx};
 use crate::error::{Denial, Error, OnConstraint as _, Result};
@@ -123,7 +123,8 @@ pub async fn find(tx: &TenantTx, id: Uuid) -> Result<Model> {
 }
 
 /// What a device sends to sign in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "it holds a secret")]
 pub struct Credentials {
     /// Which.
     pub client_id: String,
@@ -134,7 +135,8 @@ pub struct Credentials {
 }
 
 /// A token that was given out, and to whom.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "it holds a secret")]
 pub struct Issued {
     /// The token; only its hash is stored.
     pub token: String,
@@ -151,6 +153,7 @@ pub async fn sign_in(
     tenant: &Arc<Tenant>,
     slot: HashSlot,
     credentials: Credentials,
+    request: &RequestId,
 ) -> Result<Issued> {
     let unknown = Actor::System("device sign-in".to_owned());
     let tx = database.read(tenant).await?;
@@ -160,7 +163,7 @@ pub async fn sign_in(
         .await;
     let found = tx.settle(found.map_err(Error::from)).await?;
     let actor = found.map_or(unknown, |device| Actor::Device(device.id));
-    let tx = database.write(tenant, &actor.into()).await?;
+    let tx = database.write(tenant, &actor.by_request(request)).await?;
     match attempt(&tx, slot, credentials).await {
         // A wrong PIN is counted: the unit of work is kept, and the answer is the refusal.
         Ok(Attempt::Refused(error)) => {

@@ -3,7 +3,7 @@
 use crate::actor::Actor;
 use crate::caller::Caller;
 use crate::clock::Timestamp;
-use crate::database::TenantTx;
+use crate::database::{Database, Tenant, TenantTx};
 use crate::error::{Denial, Error, Result};
 use crate::permission::Permission;
 use crate::secret::{SecretKey, new_token, token_from, token_hash};
@@ -15,6 +15,7 @@ use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _,
     QuerySelect as _, Set,
 };
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// What the tokens of devices begin with.
@@ -78,6 +79,13 @@ pub enum Rotation {
 /// Replaces a token by its successor, which is derived from it: so a device that lost the answer gets the same one again.
 /// Reuse after the grace time means that two parties have the token: it ends the family.
 pub async fn rotate(tx: &TenantTx, key: &SecretKey, token: &str) -> Result<Rotation> {
+    // The device first, as signing in does: two that lock in another order could wait for each other.
+    if let Some(owner) = owner(tx, token).await? {
+        device::Entity::find_by_id(owner)
+            .lock_exclusive()
+            .one(tx)
+            .await?;
+    }
     let row = Entity::find()
         .filter(Column::TokenHash.eq(token_hash(token)))
         .lock_exclusive()
@@ -94,33 +102,9 @@ pub async fn rotate(tx: &TenantTx, key: &SecretKey, token: &str) -> Result<Rotat
         Ok(row) => row,
         Err(refusal) => return Ok(Rotation::Refused(refusal)),
     };
-    let successor = token_from(
-        TOKEN_PREFIX,
-        key.mac("device token successor", &[token.as_bytes()]),
-    );
-    let next = match by_token(tx, &successor).await? {
-        Some(next) if next.revoked_at.is_none() && next.rotated_at.is_none() => next,
-        // Only the newest predecessor may ask again.
-        Some(_) => {
-            return Ok(Rotation::Refused(Error::Unauthenticated(
-                Denial::TokenRevoked,
-            )));
-        }
-        None => {
-            let rotated = ActiveModel {
-                id: Set(row.id),
-                rotated_at: Set(Some(now)),
-                ..Default::default()
-            };
-            rotated.update(tx).await?;
-            // The grace is the newest predecessor's alone.
-            let older = Condition::all()
-                .add(Column::FamilyId.eq(row.family_id))
-                .add(Column::RotatedAt.is_not_null())
-                .add(Column::Id.ne(row.id));
-            revoke(tx, older).await?;
-            insert(tx, (tx.new_id(), row.family_id, row.device_id), &successor).await?
-        }
+    let Some((successor, next)) = successor(tx, key, (&row, token)).await? else {
+        let revoked = Error::Unauthenticated(Denial::TokenRevoked);
+        return Ok(Rotation::Refused(revoked));
     };
     let seen = device::ActiveModel {
         id: Set(row.device_id),
@@ -133,6 +117,51 @@ pub async fn rotate(tx: &TenantTx, key: &SecretKey, token: &str) -> Result<Rotat
         next.expires_at,
         Box::new(device),
     ))
+}
+
+/// The successor of a usable token: made now, or the same again. None if it was rotated itself: only the newest
+/// predecessor may ask again.
+async fn successor(
+    tx: &TenantTx,
+    key: &SecretKey,
+    (row, token): (&Model, &str),
+) -> Result<Option<(String, Model)>> {
+    let mac = key.mac("device token successor", &[token.as_bytes()]);
+    let successor = token_from(TOKEN_PREFIX, mac);
+    if let Some(next) = by_token(tx, &successor).await? {
+        let newest = next.revoked_at.is_none() && next.rotated_at.is_none();
+        return Ok(newest.then_some((successor, next)));
+    }
+    let rotated = ActiveModel {
+        id: Set(row.id),
+        rotated_at: Set(Some(tx.now())),
+        ..Default::default()
+    };
+    rotated.update(tx).await?;
+    // The grace is the newest predecessor's alone.
+    let older = Condition::all()
+        .add(Column::FamilyId.eq(row.family_id))
+        .add(Column::RotatedAt.is_not_null())
+        .add(Column::Id.ne(row.id));
+    revoke(tx, older).await?;
+    let next = insert(tx, (tx.new_id(), row.family_id, row.device_id), &successor).await?;
+    Ok(Some((successor, next)))
+}
+
+/// Ends the family of a token that is presented after its grace time, wherever that is: two parties have it.
+pub async fn end_if_reused(database: &Database, tenant: &Arc<Tenant>, token: &str) -> Result<()> {
+    let tx = database.read(tenant).await?;
+    let row = by_token(&tx, token).await;
+    let now = tx.now();
+    let row = tx.settle(row).await?;
+    let Some(row) = row.filter(|row| row.revoked_at.is_none() && is_reused(row, now)) else {
+        return Ok(());
+    };
+    let tx = database
+        .write(tenant, &Actor::Device(row.device_id).into())
+        .await?;
+    let ended = revoke(&tx, Column::FamilyId.eq(row.family_id)).await;
+    tx.settle(ended).await
 }
 
 /// The device that a token names, whatever has become of the token.

@@ -84,9 +84,11 @@ impl RequestContext {
     /// The unit of work that all reads of this request share, begun by the first of them.
     pub async fn reading(&self) -> Result<Arc<TenantTx>> {
         let mut reading = self.reading.lock().await;
-        if let Some(tx) = &*reading {
+        // One in which a statement failed answers nothing any more: its other fields are not to blame.
+        if let Some(tx) = reading.as_ref().filter(|tx| !tx.is_broken()) {
             return Ok(Arc::clone(tx));
         }
+        drop(reading.take());
         let tx = Arc::new(self.services.database.read(&self.tenant).await?);
         *reading = Some(Arc::clone(&tx));
         Ok(tx)

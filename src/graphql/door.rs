@@ -70,7 +70,14 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<Request, (Error, StatusCode)
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(refused(&"it is no JSON object"));
     }
-    serde_json::from_slice::<Request>(body).map_err(|e| refused(&e))
+    // Where, and not what: serde's own words name our types.
+    serde_json::from_slice::<Request>(body).map_err(|e| {
+        refused(&format_args!(
+            "line {}, column {} is not like that",
+            e.line(),
+            e.column()
+        ))
+    })
 }
 
 async fn execute<Q, M, S>(

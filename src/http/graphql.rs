@@ -1,7 +1,8 @@
 //! `/graphql`: the request's context, the playground and its assets.
 
 use super::State as HttpState;
-use super::layers::{self, RequestId};
+use super::layers;
+use crate::actor::RequestId;
 use crate::caller::bearer;
 use crate::console::Playground;
 use crate::database::Tenant;

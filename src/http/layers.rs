@@ -1,5 +1,6 @@
 //! What every request goes through before its handler.
 
+use crate::actor::RequestId;
 use crate::error::{Error, Result};
 use crate::graphql::door;
 use crate::services::Services;
@@ -10,10 +11,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use std::sync::Arc;
 use tracing::Instrument as _;
-
-/// The identity of a request, in logs, errors, history and the answer's `X-Request-Id`.
-#[derive(Clone, Debug)]
-pub(super) struct RequestId(pub(super) String);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

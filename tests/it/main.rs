@@ -6,6 +6,8 @@
     clippy::expect_used,
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::large_futures,
     reason = "all of it is tests, helpers too: a test says by failing what it did not expect"
 )]
 

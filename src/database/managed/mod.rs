@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use binaries::{Binaries, Found};
 pub use error::Error;
@@ -24,6 +25,8 @@ use process::{PATIENCE, Postmaster, STEP};
 
 /// The role that `initdb` makes.
 const SUPERUSER: &str = "postgres";
+/// How often an attached process looks whether the owner is still there.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// What the server is to be.
 #[derive(Debug, Clone)]
@@ -224,12 +227,27 @@ impl Server {
         )
     }
 
-    /// Waits until the server ends by itself and says how; never returns if another process owns
-    /// it.
+    /// Waits until the server ends, and says how: by itself, or with the process that owns it.
     pub async fn exited(&self) -> String {
-        match &self.postmaster {
-            Some(postmaster) => postmaster.exited().await,
-            None => std::future::pending().await,
+        let Some(postmaster) = &self.postmaster else {
+            return self.orphaned().await;
+        };
+        postmaster.exited().await
+    }
+
+    /// Waits until nobody owns the server that this process is attached to, or somebody runs another in its place.
+    async fn orphaned(&self) -> String {
+        loop {
+            match self.home.claim() {
+                Ok(Claim::Ours(_)) => return "the process that ran it stopped it".to_owned(),
+                Ok(Claim::Held {
+                    server: Some(endpoint),
+                    ..
+                }) if endpoint != self.endpoint => {
+                    return "another process runs it anew".to_owned();
+                }
+                Ok(Claim::Held { .. }) | Err(_) => tokio::time::sleep(WATCH).await,
+            }
         }
     }
 
