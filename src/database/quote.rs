@@ -13,12 +13,18 @@ pub fn identifier(name: &str) -> Result<String> {
     Ok(format!("\"{}\"", name.replace('"', "\"\"")))
 }
 
-/// A literal in single quotes, for servers with standard strings (which `connect` asks for).
+/// A literal in single quotes. With a backslash in it, one that says what backslashes mean: without standard strings, which
+/// is a setting of the server, the database or the role, one before a quote would undo our doubling.
 pub(super) fn literal(text: &str) -> Result<String> {
     if text.contains('\0') {
         return Err(Error::BadRequest("A value has a NUL character.".to_owned()));
     }
-    Ok(format!("'{}'", text.replace('\'', "''")))
+    let quoted = text.replace('\'', "''");
+    Ok(if text.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    })
 }
 
 /// The statements that bind a transaction to a tenant: role first, then path, with `pg_temp` last so that no temporary
@@ -71,6 +77,7 @@ mod tests {
     fn quotes_close_nothing_early() {
         assert_eq!(identifier("a\"b").unwrap(), "\"a\"\"b\"");
         assert_eq!(literal("it's; DROP").unwrap(), "'it''s; DROP'");
+        assert_eq!(literal("\\'; DROP").unwrap(), "E'\\\\''; DROP'");
         assert!(identifier(&"x".repeat(64)).is_err());
         assert!(literal("a\0b").is_err());
     }
