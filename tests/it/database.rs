@@ -2,14 +2,16 @@
 //! to a tenant.
 
 use crate::harness::{Tenant, cut_short, execute, refused, run, sqlstate, until, value, world};
-use bulkhead::actor::Actor;
+use bulkhead::actor::{Actor, Attribution};
 use bulkhead::app::App;
 use bulkhead::database::TenantTx;
 use bulkhead::devices::{self, NewDevice};
 use bulkhead::error::Error;
+use bulkhead::tenancy::{self, NewTenant};
 use entity::tenant::device;
 use sea_orm::{ConnectionTrait as _, DbBackend, EntityTrait as _, PaginatorTrait as _, Statement};
 use sqlx::{AssertSqlSafe, PgConnection};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Adds a device, by the operation that the API uses.
@@ -205,10 +207,20 @@ fn a_cancelled_begin_harms_nobody() {
         let (tenant, other) = (Tenant::new().await, Tenant::new().await);
         let app = tenant.world.another(2).await;
         let mut owner = tenant.world.owner().await;
-        let by = Actor::System("cut short".to_owned()).into();
+        let by = Attribution {
+            request_id: Some("cut short".to_owned()),
+            ..Attribution::from(Actor::System("cut short".to_owned()))
+        };
         let mut cut = 0;
         for n in 0..200 {
-            let begin = app.services.database.write(&other.row, &by);
+            let database = &app.services.database;
+            let begin = async {
+                // In a transaction left over from a read, the write after it would be refused.
+                match n % 2 {
+                    0 => database.read(&other.row).await,
+                    _ => database.write(&other.row, &by).await,
+                }
+            };
             let begun = cut_short(Duration::from_micros(5 * n), begin).await;
             cut += u32::from(begun.is_none());
             drop(begun);
@@ -220,7 +232,10 @@ fn a_cancelled_begin_harms_nobody() {
             assert_eq!(seen(&mut owner, &tenant).await, expected, "after {n}");
         }
         assert!(cut > 0, "none was cut short");
-        assert_eq!(seen(&mut owner, &other).await, 0);
+        let tx = tenant.write_on(&app).await;
+        let strays = "SELECT count(*)::text FROM history WHERE request_id IS NOT NULL";
+        assert_eq!(value(&tx, strays).await.unwrap(), "0");
+        tx.commit().await.unwrap();
         app.stop().await.unwrap();
     });
 }
@@ -604,5 +619,46 @@ fn values_are_never_text_of_a_statement() {
         let nul = Actor::Operator("nul\0".to_owned()).into();
         let refused = database.write(&tenant.row, &nul).await;
         assert!(matches!(refused, Err(Error::BadRequest(_))), "{refused:?}");
+    });
+}
+
+/// The reason is the caller's text, and travels in a batch of ours as a literal.
+#[test]
+fn a_literal_ends_nothing_whatever_backslashes_mean_to_the_server() {
+    run(async {
+        let world = world().await;
+        let url = world.new_database("backslashes").await;
+        sqlx::query("ALTER DATABASE backslashes SET standard_conforming_strings = off")
+            .execute(&mut world.superuser().await)
+            .await
+            .unwrap();
+        let app = world.another_on(&url, 4).await.unwrap();
+        let database = &app.services.database;
+        let new = NewTenant {
+            slug: "acme".to_owned(),
+            name: "Acme".to_owned(),
+            operator: r"o\'hara".to_owned(),
+        };
+        let tx = tenancy::create(database, new).await.unwrap();
+        let tenant = Arc::clone(tx.tenant());
+        tx.commit().await.unwrap();
+        for reason in [
+            r"\'; SET LOCAL bulkhead.cause = 'forged'; --",
+            r"C:\",
+            r"\\'",
+            "\\x27",
+        ] {
+            let by = Attribution {
+                reason: Some(reason.to_owned()),
+                ..Attribution::from(Actor::System("tests".to_owned()))
+            };
+            let tx = database.write(&tenant, &by).await.unwrap();
+            let said = value(&tx, "SELECT current_setting('bulkhead.reason')").await;
+            assert_eq!(said.unwrap(), reason);
+            let cause = value(&tx, "SELECT current_setting('bulkhead.cause', true)").await;
+            assert_eq!(cause.unwrap(), "");
+            tx.rollback().await.unwrap();
+        }
+        app.stop().await.unwrap();
     });
 }

@@ -13,14 +13,8 @@ fn a_tenants_whole_day() {
         let owner = tenant.token(BuiltIn::Owner).await;
 
         let bytes = png();
-        let create = "mutation($input: MediaCreateUploadInput!) { mediaCreateUpload(input: $input) {
-            media { id state } upload { url method headers { name value } } errors { code message } } }";
         let input = json!({ "resourceType": "photo", "filename": "gate.png", "contentType": "image/png", "size": bytes.len() });
-        let made = tenant
-            .gql_with(Some(&owner), create, json!({ "input": input }))
-            .await
-            .data()["mediaCreateUpload"]
-            .clone();
+        let made = tenant.create_upload(&owner, input).await;
         assert_eq!(made["media"]["state"], "AWAITING_UPLOAD");
         let put = tenant
             .follow(Method::PUT, made["upload"]["url"].as_str().unwrap())
