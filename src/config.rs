@@ -153,11 +153,6 @@ impl Config {
     }
 
     fn checked(self) -> Result<Self> {
-        if self.env == Env::Production && self.scheme == Scheme::Http {
-            return Err(Error::config(
-                "production makes https links: set BULKHEAD_SCHEME=https, and serve behind TLS",
-            ));
-        }
         if !(1..=366).contains(&self.session_days) {
             return Err(Error::config("session_days must be from 1 to 366"));
         }
@@ -180,6 +175,16 @@ impl Config {
             ));
         }
         Ok(self)
+    }
+
+    /// Refuses what must not be served to customers.
+    pub fn check_serving(&self) -> Result<()> {
+        if self.env == Env::Production && self.scheme == Scheme::Http {
+            return Err(Error::config(
+                "production makes https links: set BULKHEAD_SCHEME=https, and serve behind TLS",
+            ));
+        }
+        Ok(())
     }
 
     /// The key, or what to do about its absence.

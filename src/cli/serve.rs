@@ -19,6 +19,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn serve(config: Config, worker: bool) -> Result<()> {
+    config.check_serving()?;
     let key = key(&config)?;
     let (listener, config) = listen(config).await?;
     let app = App::start(config, key, false).await?;

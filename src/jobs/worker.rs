@@ -129,6 +129,10 @@ impl Worker {
         while !self.is_stopping() {
             let database = &self.0.services.database;
             match queue::claim(database, &self.0.kinds, &self.0.name).await {
+                // The claim was under way when the stop began: the job goes back, uncharged.
+                Ok(Some(job)) if self.is_stopping() => {
+                    self.0.acknowledge(&job, &Outcome::Released).await;
+                }
                 Ok(Some(job)) => {
                     self.0.in_hand().insert(job.id, self.0.running.token());
                     return Some(job);

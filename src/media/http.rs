@@ -9,6 +9,7 @@ use crate::services::Services;
 use crate::tenancy::host;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, FromRequestParts, Path, Query, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
@@ -25,6 +26,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// A path of a link; one that cannot be read is no file of ours.
+type FilePath<T> = Result<Path<T>, PathRejection>;
+
 /// The routes.
 pub fn routes() -> Router<Arc<Services>> {
     Router::new()
@@ -36,10 +40,11 @@ pub fn routes() -> Router<Arc<Services>> {
 async fn download(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
-    Path((resource_type, file)): Path<(String, String)>,
+    path: FilePath<(String, String)>,
     signature: Signed,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse> {
+    let Path((resource_type, file)) = path.map_err(|_| Error::NotFound("file"))?;
     let (id, ext) = name(&file)?;
     let signature = signature.at(&format!("/media/{resource_type}/{file}"))?;
     let size = resource_type.strip_prefix(THUMBNAIL);
@@ -83,10 +88,11 @@ async fn download(
 async fn upload(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
-    (Path(file), signature): (Path<String>, Signed),
+    (path, signature): (FilePath<String>, Signed),
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode> {
+    let Path(file) = path.map_err(|_| Error::NotFound("file"))?;
     let (id, ext) = name(&file)?;
     let signature = signature.at(&format!("/uploads/{file}"))?;
     let key = Key::new(&tenant, STAGING, id, ext);

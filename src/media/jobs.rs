@@ -87,7 +87,11 @@ async fn refuse(ctx: &JobContext, media: Uuid, error: &Error) -> Result<()> {
 /// size and sum, so nobody can change them between the look and the copy. What is refused is never written to its end.
 async fn inspect(store: &Store, tenant: &Tenant, media: &Model) -> Result<ActiveModel> {
     let staging = Key::staging(tenant, media.id);
-    let mut source = store.objects().get(staging.path()).await?.into_stream();
+    let source = store.objects().get(staging.path()).await?;
+    if Some(source.meta.size) != u64::try_from(media.size).ok() {
+        return Err(other_size(source.meta.size, media));
+    }
+    let mut source = source.into_stream();
     let mut head = BytesMut::new();
     while head.len() < kinds::HEAD {
         match source.try_next().await? {
@@ -131,6 +135,12 @@ async fn inspect(store: &Store, tenant: &Tenant, media: &Model) -> Result<Active
     })
 }
 
+fn other_size(size: u64, media: &Model) -> Error {
+    let announced = media.size;
+    let told = format!("The upload has {size} bytes, not the {announced} that were announced.");
+    Error::invalid("size", told)
+}
+
 /// Copies to the end and returns the SHA-256, if size and sum are as announced.
 async fn checked_copy(
     mut source: BoxStream<'_, object_store::Result<Bytes>>,
@@ -150,8 +160,7 @@ async fn checked_copy(
         copy.put(chunk);
     }
     if size != announced {
-        let told = format!("The upload has not the {announced} bytes that were announced.");
-        return Err(Error::invalid("size", told));
+        return Err(other_size(size, media));
     }
     let sum = hex(&sum.finalize());
     if media

@@ -92,8 +92,8 @@ const ROWS: &[Row] = &[
     row("/device/auth", Ask::Post("/device/auth", r#"{"client_id":"$TheirClient","pin":"$TheirPin"}"#), ["401 invalid_credentials"; 4]),
     row("/device/me", Ask::Get("/device/me"), ["401 no_credential", "200", "401 token_revoked", "401 token_revoked"]),
     // The link is the credential; a token is none.
-    row("/media/{resource_type}/{file}", Ask::Get("/media/photo/$File.png"), ["400 invalid_request"; 4]),
-    row("/uploads/{file}", Ask::Put("/uploads/$File.bin"), ["400 invalid_request"; 4]),
+    row("/media/{resource_type}/{file}", Ask::Get("/media/photo/$File.png"), ["401 invalid_credentials"; 4]),
+    row("/uploads/{file}", Ask::Put("/uploads/$File.bin"), ["401 invalid_credentials"; 4]),
     // Last, for they end the credentials that they succeed with.
     row("/device/token/rotate", Ask::Post("/device/token/rotate", ""), ["401 no_credential", "200", "401 token_revoked", "401 token_revoked"]),
     row("Mutation.sessionRevoke", Ask::Gql("mutation { sessionRevoke(input: {}) { revokedCount errors { code } } }"),
@@ -440,8 +440,8 @@ fn a_link_is_good_for_one_host_one_object_and_as_it_was_signed() {
             (here, &get, tampered, unsigned),
             (here, &get, read[..read.len() - 2].to_owned(), unsigned),
             (here, &get, read.replace("kid=1", "kid=2"), unsigned),
-            (here, &get, format!("{read}&more=1"), "400 invalid_request"),
-            (here, &get, at(&read), "400 invalid_request"),
+            (here, &get, format!("{read}&more=1"), "401 invalid_credentials"),
+            (here, &get, at(&read), "401 invalid_credentials"),
             (here, &put, read.clone(), "405"),
             (here, &get, write.clone(), "405"),
             // Not as it was signed: refused, not repaired.
