@@ -33,6 +33,15 @@ pub enum Error {
     TenantNotFound,
     /// The request is not one: says why. For the HTTP layer.
     BadRequest(String),
+    /// A document is too large: which limit, what it allows, and what the document has.
+    QueryLimit {
+        /// Name of the limit.
+        limit: &'static str,
+        /// What it allows.
+        max: u64,
+        /// What the document has.
+        actual: u64,
+    },
     /// Too many; try again after this time.
     RateLimited(Duration),
     /// The statement or operation took too long.
@@ -142,6 +151,7 @@ impl Error {
             Self::Unauthenticated(_) => "UNAUTHENTICATED",
             Self::TenantNotFound => "TENANT_NOT_FOUND",
             Self::BadRequest(_) => "BAD_USER_INPUT",
+            Self::QueryLimit { .. } => "QUERY_LIMIT_EXCEEDED",
             Self::RateLimited(_) => "RATE_LIMITED",
             Self::Timeout => "OPERATION_TIMEOUT",
             Self::Unavailable => "UNAVAILABLE",
@@ -179,6 +189,12 @@ impl fmt::Display for Error {
             Self::Unauthenticated(denial) => denial.fmt(f),
             Self::TenantNotFound => f.write_str("No tenant is served at this host."),
             Self::BadRequest(why) => f.write_str(why),
+            Self::QueryLimit { limit, max, actual } => {
+                write!(
+                    f,
+                    "The document has {actual} {limit}; at most {max} are allowed."
+                )
+            }
             Self::RateLimited(after) => {
                 write!(
                     f,

@@ -1,6 +1,6 @@
 //! The front door: one GraphQL request over HTTP, from its bytes to its answer.
 
-use super::{Loaders, RequestContext, error};
+use super::{Loaders, RequestContext, error, limits};
 use crate::error::{Error, Result};
 use async_graphql::{ObjectType, Request, Response, Schema, SubscriptionType};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -80,6 +80,23 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<Request, (Error, StatusCode)
     })
 }
 
+/// Parses the document, within the limits that hold before anything else looks at it.
+fn parse(request: &mut Request, request_id: &str) -> Result<(), Box<Response>> {
+    let refused = |error| Box::new(error::refusal(&error, request_id));
+    limits::check_text(&request.query).map_err(refused)?;
+    let document = request.parsed_query().map_err(|e| {
+        let mut response = Response::from_errors(vec![e]);
+        for error in &mut response.errors {
+            error
+                .extensions
+                .get_or_insert_default()
+                .set("code", "GRAPHQL_PARSE_FAILED");
+        }
+        Box::new(response)
+    })?;
+    limits::check(document).map_err(refused)
+}
+
 async fn execute<Q, M, S>(
     schema: &Schema<Q, M, S>,
     context: RequestContext,
@@ -91,16 +108,8 @@ where
     S: SubscriptionType + 'static,
 {
     let context = Arc::new(context);
-    if let Err(e) = request.parsed_query() {
-        let mut response = Response::from_errors(vec![e]);
-        error::render(&mut response, &context.request_id);
-        for error in &mut response.errors {
-            error
-                .extensions
-                .get_or_insert_default()
-                .set("code", "GRAPHQL_PARSE_FAILED");
-        }
-        return response;
+    if let Err(refusal) = parse(&mut request, &context.request_id) {
+        return *refusal;
     }
     let request = request
         .data(Arc::clone(&context))

@@ -202,6 +202,11 @@ pub(super) fn refusal(error: &Error, request_id: &str) -> Response {
     if error.code() == "INTERNAL" {
         extensions.set("requestId", request_id);
     }
+    if let Error::QueryLimit { limit, max, actual } = error {
+        extensions.set("limit", *limit);
+        extensions.set("max", *max);
+        extensions.set("actual", *actual);
+    }
     Response::from_errors(vec![rendered])
 }
 

@@ -4,6 +4,7 @@ mod context;
 pub mod door;
 mod error;
 mod id;
+mod limits;
 mod loader;
 mod page;
 mod scalars;

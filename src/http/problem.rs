@@ -55,7 +55,9 @@ impl IntoResponse for Error {
 
 fn classify(error: &Error) -> (StatusCode, &'static str) {
     match error {
-        Error::BadRequest(_) | Error::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+        Error::BadRequest(_) | Error::Invalid(_) | Error::QueryLimit { .. } => {
+            (StatusCode::BAD_REQUEST, "invalid_request")
+        }
         Error::Unauthenticated(Denial::DeviceDisabled) => {
             (StatusCode::FORBIDDEN, Denial::DeviceDisabled.code())
         }

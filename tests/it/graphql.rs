@@ -644,3 +644,22 @@ impl Statements {
         count
     }
 }
+
+#[test]
+fn fragments_that_double_each_other_are_refused_before_they_are_expanded() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let double = |n| format!("fragment F{n} on Tenant {{ ...F{0} ...F{0} }} ", n + 1);
+        let doubled: String = (0..40).map(double).collect();
+        let document =
+            format!("{{ tenant {{ ...F0 }} }} {doubled} fragment F40 on Tenant {{ slug }}");
+        let answer = tenant.gql(None, &document).await;
+        assert_eq!(answer.code(), "QUERY_LIMIT_EXCEEDED");
+        let extensions = &answer.body["errors"][0]["extensions"];
+        assert_eq!(extensions["limit"], "selections");
+        assert_eq!(extensions["max"], 2000);
+
+        let long = format!("{{ tenant {{ slug }} }} # {}", "x".repeat(17_000));
+        assert_eq!(tenant.gql(None, &long).await.code(), "QUERY_LIMIT_EXCEEDED");
+    });
+}
