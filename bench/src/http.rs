@@ -1,7 +1,8 @@
-//! HTTP/1.1 as far as the load needs it: requests made once, answers of a known length, connections kept.
+//! HTTP/1.1 as far as the load needs it: requests made once, answers by length or in chunks, connections kept.
 
 use crate::Result;
 use std::fmt::Write as _;
+use std::ops::Range;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -75,14 +76,16 @@ impl Connection {
                 break Head::parse(&self.buffer[..end])?;
             }
         };
-        while self.buffer.len() < head.end() {
+        let body = loop {
+            if let Some(body) = head.body(&mut self.buffer) {
+                break body;
+            }
             more(&mut stream, &mut self.buffer).await?;
-        }
+        };
         self.stream = (!head.last).then_some(stream);
-        let body = &self.buffer[head.size..head.end()];
         Ok(Answer {
             status: head.status,
-            body,
+            body: &self.buffer[body],
         })
     }
 }
@@ -111,41 +114,67 @@ struct Head {
     status: u16,
     /// Bytes of the head, with the empty line.
     size: usize,
-    /// Bytes of the body.
-    length: usize,
+    /// Bytes of the body; none if it comes in chunks.
+    length: Option<usize>,
     /// The server closes the connection.
     last: bool,
 }
 
 impl Head {
     fn parse(bytes: &[u8]) -> Result<Self> {
-        let text = std::str::from_utf8(bytes)?;
-        let mut lines = text.split("\r\n");
-        let status = lines
-            .next()
-            .and_then(|line| line.split(' ').nth(1))
-            .unwrap_or_default()
-            .parse()?;
-        let mut length = None;
-        let mut last = false;
+        let mut lines = std::str::from_utf8(bytes)?.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        let mut head = Self {
+            status: status.unwrap_or_default().parse()?,
+            size: bytes.len() + 4,
+            length: None,
+            last: false,
+        };
+        let mut chunked = false;
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            let value = value.trim();
             if name.eq_ignore_ascii_case("content-length") {
-                length = Some(value.trim().parse()?);
+                head.length = Some(value.parse()?);
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                chunked = value.eq_ignore_ascii_case("chunked");
             } else if name.eq_ignore_ascii_case("connection") {
-                last = value.trim().eq_ignore_ascii_case("close");
+                head.last = value.eq_ignore_ascii_case("close");
             }
         }
-        let length = length.ok_or("an answer without Content-Length cannot be measured")?;
-        Ok(Self {
-            status,
-            size: bytes.len() + 4,
-            length,
-            last,
-        })
+        if chunked == head.length.is_some() {
+            return Err("an answer has either Content-Length or chunks".into());
+        }
+        Ok(head)
     }
 
-    fn end(&self) -> usize {
-        self.size + self.length
+    /// Where the whole body is in what was read; none while more is to come. Chunks are joined behind their source.
+    fn body(&self, read: &mut Vec<u8>) -> Option<Range<usize>> {
+        let Some(length) = self.length else {
+            let body = join(&read[self.size..])?;
+            let begin = read.len();
+            read.extend(body);
+            return Some(begin..read.len());
+        };
+        let body = self.size..self.size + length;
+        (read.len() >= body.end).then_some(body)
+    }
+}
+
+/// The text of all chunks (RFC 9112 §7.1), if the last has come.
+fn join(mut chunks: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line = chunks.windows(2).position(|bytes| bytes == b"\r\n")?;
+        let size = std::str::from_utf8(&chunks[..line]).ok()?;
+        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+        chunks = &chunks[line + 2..];
+        // What follows a chunk is an empty line; trailers are not expected.
+        let (chunk, rest) = chunks.split_at_checked(size)?;
+        chunks = rest.get(2..)?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend(chunk);
     }
 }
 
@@ -157,7 +186,18 @@ mod tests {
     fn heads() {
         let head =
             Head::parse(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\nConnection: close").unwrap();
-        assert_eq!((head.status, head.length, head.last), (200, 12, true));
-        assert!(Head::parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked").is_err());
+        assert_eq!((head.status, head.length, head.last), (200, Some(12), true));
+        let head = Head::parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked").unwrap();
+        assert_eq!((head.status, head.length, head.last), (200, None, false));
+        assert!(Head::parse(b"HTTP/1.1 200 OK\r\nServer: none").is_err());
+    }
+
+    #[test]
+    fn chunks() {
+        let whole = b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n";
+        assert_eq!(join(whole).unwrap(), b"abcde");
+        for end in 0..whole.len() {
+            assert!(join(&whole[..end]).is_none(), "{end}");
+        }
     }
 }

@@ -44,7 +44,7 @@ impl Database {
             quote::binding(tenant)?
         );
         let unit = self.cell(tenant)?.begin(Some(tenant.id), begin).await?;
-        Ok(TenantTx::new(unit, self, Arc::clone(tenant)))
+        Ok(TenantTx::new(unit.reading(), self, Arc::clone(tenant)))
     }
 
     /// Begins a unit of work bound to the tenant and to who acts, for writing.

@@ -1,8 +1,8 @@
 //! A pool of connections that is sure of each one it hands out.
 //!
 //! sqlx's own pool (0.9.0) can hand on a connection inside the transaction of a cancelled `begin`, and pings on every
-//! return. Here a connection comes back only after a `COMMIT` or `ROLLBACK` of ours was answered; one whose last statement
-//! was cut short is closed.
+//! return. Here a connection comes back only when its last statement was answered: after its `COMMIT` or
+//! `ROLLBACK`, or, from a read, to be rolled back by the next begin. One whose last statement was cut short is closed.
 
 use super::unit::Unit;
 use crate::error::{Error, Result};
@@ -10,14 +10,17 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use std::fmt;
 use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 /// How long a unit of work waits for a connection before it is refused.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a read that is over may stay open on an idle connection.
+const LINGER: Duration = Duration::from_millis(5);
 /// How long an answer may take, statement timeouts and all, before the connection is given up.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long an abandoned transaction may take to roll back before its connection is closed instead.
@@ -30,7 +33,9 @@ pub(super) struct Pool(Arc<Inner>);
 struct Inner {
     options: PgConnectOptions,
     permits: Arc<Semaphore>,
+    size: usize,
     idle: Mutex<Vec<Idle>>,
+    sweeping: AtomicBool,
 }
 
 /// Without the options: they hold the password.
@@ -45,6 +50,8 @@ impl fmt::Debug for Inner {
 #[derive(Debug)]
 struct Idle {
     connection: PgConnection,
+    /// When a read ended here whose transaction is still open.
+    open: Option<Instant>,
     /// Whom it served last: coming back to the same tenant spares PostgreSQL from planning the statements again.
     tenant: Option<Uuid>,
 }
@@ -54,7 +61,9 @@ impl Pool {
         Self(Arc::new(Inner {
             options,
             permits: Arc::new(Semaphore::new(size)),
+            size,
             idle: Mutex::default(),
+            sweeping: AtomicBool::new(false),
         }))
     }
 
@@ -70,12 +79,17 @@ impl Pool {
             .ok_or(Error::Unavailable)?;
         let reused = self.take(tenant);
         let fresh = reused.is_none();
-        let connection = match reused {
-            Some(connection) => connection,
-            None => self.connect().await?,
+        let (connection, first) = match reused {
+            Some(Idle {
+                connection,
+                open: Some(_),
+                ..
+            }) => (connection, format!("ROLLBACK; {begin}")),
+            Some(Idle { connection, .. }) => (connection, begin.clone()),
+            None => (self.connect().await?, begin.clone()),
         };
         let mut lease = Lease::new(self.clone(), permit, tenant, connection);
-        match lease.run(&begin).await {
+        match lease.run(&first).await {
             Ok(()) => Ok(Unit::new(lease)),
             Err(error) => {
                 let Some(permit) = lease.forget() else {
@@ -102,12 +116,12 @@ impl Pool {
         }
     }
 
-    fn take(&self, tenant: Option<Uuid>) -> Option<PgConnection> {
+    fn take(&self, tenant: Option<Uuid>) -> Option<Idle> {
         let mut idle = self.idle();
         let same = idle.iter().rposition(|i| i.tenant == tenant);
         // Otherwise the one that has been idle longest: the others are more likely to be asked for by their tenants.
         let index = same.or(if idle.is_empty() { None } else { Some(0) })?;
-        Some(idle.remove(index).connection)
+        Some(idle.remove(index))
     }
 
     async fn connect(&self) -> Result<PgConnection> {
@@ -115,10 +129,54 @@ impl Pool {
         Ok(connected.map_err(|_| Error::Unavailable)??)
     }
 
-    fn put(&self, connection: PgConnection, tenant: Option<Uuid>) {
-        if !self.0.permits.is_closed() {
-            self.idle().push(Idle { connection, tenant });
+    fn put(&self, connection: PgConnection, tenant: Option<Uuid>, open: Option<Instant>) {
+        let mut idle = self.idle();
+        // One more than fits may come back when the sweeper had it while another was made.
+        if !self.0.permits.is_closed() && idle.len() < self.0.size {
+            idle.push(Idle {
+                connection,
+                open,
+                tenant,
+            });
         }
+    }
+
+    /// Takes back a connection whose last read is over but not ended: the next begin here ends it, in the same round trip,
+    /// and the sweeper does if there is none soon. A read's end needs no answer of its own, and costs a third of it.
+    fn put_open(&self, connection: PgConnection, tenant: Option<Uuid>) {
+        self.put(connection, tenant, Some(Instant::now()));
+        if !self.0.sweeping.swap(true, Ordering::AcqRel) {
+            let pool = self.clone();
+            tokio::runtime::Handle::current().spawn(async move { pool.sweep().await });
+        }
+    }
+
+    /// Ends the reads that nobody has ended for a moment, until there is none.
+    async fn sweep(&self) {
+        loop {
+            sleep(LINGER).await;
+            while let Some((mut connection, tenant)) = self.take_stale() {
+                let rollback = connection.execute(sqlx::raw_sql("ROLLBACK"));
+                if matches!(timeout(ROLLBACK_TIMEOUT, rollback).await, Ok(Ok(_))) {
+                    self.put(connection, tenant, None);
+                }
+            }
+            let idle = self.idle();
+            if !idle.iter().any(|idle| idle.open.is_some()) {
+                self.0.sweeping.store(false, Ordering::Release);
+                return;
+            }
+        }
+    }
+
+    fn take_stale(&self) -> Option<(PgConnection, Option<Uuid>)> {
+        let mut idle = self.idle();
+        let stale = |idle: &Idle| idle.open.is_some_and(|since| since.elapsed() >= LINGER);
+        let index = idle.iter().position(stale)?;
+        let Idle {
+            connection, tenant, ..
+        } = idle.remove(index);
+        Some((connection, tenant))
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
@@ -199,9 +257,19 @@ impl Lease {
         self.with(async |connection| connection.execute(sqlx::raw_sql(statement)).await)
             .await?;
         if let Some((connection, _permit)) = self.held.take() {
-            self.pool.put(connection, self.tenant);
+            self.pool.put(connection, self.tenant, None);
         }
         Ok(())
+    }
+
+    /// Gives the connection back with its transaction still open: for reads, whose end nobody waits for.
+    pub(super) fn leave(mut self) {
+        if self.busy {
+            return;
+        }
+        if let Some((connection, _permit)) = self.held.take() {
+            self.pool.put_open(connection, self.tenant);
+        }
     }
 
     /// Closes the connection, keeping its place in the pool.
@@ -230,7 +298,7 @@ impl Drop for Lease {
             )
             .await;
             if matches!(rolled_back, Ok(Ok(_))) {
-                pool.put(connection, tenant);
+                pool.put(connection, tenant, None);
             }
             drop(permit);
         });

@@ -19,6 +19,8 @@ use uuid::Uuid;
 #[derive(Debug)]
 pub(super) struct Unit {
     lease: Mutex<Lease>,
+    /// It only reads: nothing is lost or held up when its end is not waited for.
+    read_only: bool,
     /// A statement failed: PostgreSQL would answer `COMMIT` with a silent rollback.
     failed: AtomicBool,
 }
@@ -27,6 +29,7 @@ impl Unit {
     pub(super) fn new(lease: Lease) -> Self {
         Self {
             lease: Mutex::new(lease),
+            read_only: false,
             failed: AtomicBool::new(false),
         }
     }
@@ -51,9 +54,21 @@ impl Unit {
             .map(drop)
     }
 
+    /// The same, for reading only.
+    pub(super) fn reading(self) -> Self {
+        Self {
+            read_only: true,
+            ..self
+        }
+    }
+
     async fn commit(self) -> Result<()> {
         let failed = self.failed.into_inner();
         let lease = self.lease.into_inner();
+        if self.read_only && !failed {
+            lease.leave();
+            return Ok(());
+        }
         if failed {
             lease.finish("ROLLBACK").await?;
             return Err(Error::internal(
@@ -64,7 +79,12 @@ impl Unit {
     }
 
     async fn rollback(self) -> Result<()> {
-        Ok(self.lease.into_inner().finish("ROLLBACK").await?)
+        let lease = self.lease.into_inner();
+        if self.read_only {
+            lease.leave();
+            return Ok(());
+        }
+        Ok(lease.finish("ROLLBACK").await?)
     }
 }
 

@@ -17,6 +17,8 @@ use tokio::time::sleep;
 
 /// How long the server is left alone before its memory is read.
 const QUIET: Duration = Duration::from_secs(3);
+/// How long pgbench's sessions may take to end.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What `requests` can be told.
 #[derive(Debug, Args)]
@@ -115,22 +117,43 @@ async fn measure(
     }
     let mut measured = vec![Vec::new(); subjects.len()];
     for round in 0..usize::try_from(options.rounds)? {
-        for turn in 0..subjects.len() {
-            let index = (round + turn) % subjects.len();
-            let before = Usage::now(server.pid(), postgres.postmaster);
-            let sample = once(&subjects[index], plan(options.seconds), postgres).await?;
-            let after = Usage::now(server.pid(), postgres.postmaster);
-            let usage = after.zip(before).map(|(after, before)| after - before);
+        for step in 0..subjects.len() {
+            let index = (round + step) % subjects.len();
+            let now = turn(&subjects[index], plan(options.seconds), server, postgres).await?;
             note(&format!(
                 "round {}: {} {:.0}/s",
                 round + 1,
                 subjects[index].name,
-                sample.rate
+                now.sample.rate
             ));
-            measured[index].push(Measured { sample, usage });
+            measured[index].push(now);
         }
     }
     Ok(measured)
+}
+
+/// Measures once, and the processor time that it took.
+async fn turn(
+    subject: &Subject,
+    plan: Plan,
+    server: &Server,
+    postgres: &Postgres,
+) -> Result<Measured> {
+    let usage = || Usage::now(server.pid(), postgres.postmaster);
+    let before = usage();
+    let sample = once(subject, plan, postgres).await?;
+    let mut after = usage();
+    if let Kind::Floor = subject.kind {
+        // The time of pgbench's sessions is counted once they have ended.
+        sleep(SETTLE).await;
+        let later = usage().zip(after);
+        after = later.map(|(later, after)| Usage {
+            idle: after.idle,
+            ..later
+        });
+    }
+    let usage = after.zip(before).map(|(after, before)| after - before);
+    Ok(Measured { sample, usage })
 }
 
 async fn once(subject: &Subject, plan: Plan, postgres: &Postgres) -> Result<Sample> {
