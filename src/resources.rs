@@ -5,7 +5,7 @@
 //! 2. `migration/src/tenant/m<nnnn>_widget.rs` that calls `audited(…)`, and a line in `migration/src/tenant/mod.rs`;
 //! 3. `src/widgets/{mod,graphql}.rs` (and `jobs.rs`, `http.rs` where it has some), and a line in `src/lib.rs`;
 //! 4. its lines here;
-//! 5. `tests/it/widgets.rs`, a line in `tests/it/main.rs`, and the rows that `tests/it/isolation.rs` then asks for;
+//! 5. `tests/it/widgets.rs`, a line in `tests/it/main.rs`, and the rows that `tests/it/isolation/` then asks for;
 //! 6. `cargo run -- schema > schema.graphql`.
 //!
 //! Binding, history, global ids, loading by id and pages come with it.

@@ -1,4 +1,4 @@
-//! The one integration binary: a file a resource, through the public doors, against a real PostgreSQL.
+//! The one integration binary: a file or folder a resource, through the public doors, against a real PostgreSQL.
 
 #![expect(unreachable_pub, reason = "a test binary has no public surface")]
 #![expect(

@@ -1,0 +1,161 @@
+//! Each door as its row says; and ids, lists and tokens of the one tenant at the other.
+
+use super::rows::{IDS, NODES};
+use super::{Side, outcome, row_of};
+use crate::harness::run;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bulkhead::clock::Clock;
+use reqwest::{Method, StatusCode};
+use uuid::Uuid;
+
+#[test]
+fn every_door_answers_each_caller_as_its_row_says() {
+    run(async {
+        let (a, b) = Side::two().await;
+        // Known at home, so that what another host says does not come from having forgotten them.
+        for side in [&a, &b] {
+            assert_eq!(
+                side.tenant
+                    .gql(Some(&side.owner), "{ tenant { id } }")
+                    .await
+                    .payload()["id"],
+                side.names["Tenant"].as_str()
+            );
+        }
+        let before = (a.tenant.changes().await, b.tenant.changes().await);
+        a.check(&b, true).await;
+        b.check(&a, true).await;
+        let after = (a.tenant.changes().await, b.tenant.changes().await);
+        assert_eq!(before, after, "a refused call wrote something");
+        a.check(&b, false).await;
+        b.check(&a, false).await;
+    });
+}
+
+#[test]
+fn the_other_tenants_id_is_no_id() {
+    run(async {
+        let (a, b) = Side::two().await;
+        let before = (a.tenant.changes().await, b.tenant.changes().await);
+        for (own, other) in [(&a, &b), (&b, &a)] {
+            for kind in NODES {
+                let node = r#"{ node(id: "$id") { __typename id } }"#;
+                let nodes = r#"{ nodes(ids: ["$id"]) { __typename id } }"#;
+                let known = node.replace("$id", &own.names[kind]);
+                let here = own.tenant.gql(Some(&own.owner), &known).await;
+                assert_eq!(here.payload()["__typename"], kind);
+                assert_alike(own, other, kind, node).await;
+                assert_alike(own, other, kind, nodes).await;
+            }
+            for (_, kind, document) in IDS {
+                assert_alike(own, other, kind, document).await;
+            }
+        }
+        let after = (a.tenant.changes().await, b.tenant.changes().await);
+        assert_eq!(before, after, "a refused call wrote something");
+    });
+}
+
+/// The same answer, to the letter, for the other tenant's id, an absent one and what is none, to an owner.
+async fn assert_alike(own: &Side, other: &Side, kind: &str, document: &str) {
+    let absent = global_id(kind, Clock.new_id());
+    let other_kind = if kind == "Role" { "Member" } else { "Role" };
+    let mut answers = Vec::new();
+    for id in [
+        &absent,
+        &other.names[kind],
+        "%%%",
+        "",
+        &global_id(kind, Uuid::nil()),
+        &global_id(other_kind, Clock.new_id()),
+    ] {
+        let document = document.replace("$id", id);
+        let answer = own.tenant.gql(Some(&own.owner), &document).await;
+        answers.push((id.to_owned(), answer.status, answer.body));
+    }
+    let (_, status, body) = &answers[0];
+    assert_eq!(*status, StatusCode::OK);
+    assert!(body["errors"].is_null(), "{body:#}");
+    for answer in &answers {
+        assert_eq!(
+            (&answer.1, &answer.2),
+            (status, body),
+            "{document} with {}",
+            answer.0
+        );
+    }
+}
+
+fn global_id(kind: &str, row: Uuid) -> String {
+    URL_SAFE_NO_PAD.encode([kind.as_bytes(), row.as_bytes()].concat())
+}
+
+#[test]
+fn lists_hold_their_own_and_nothing_else() {
+    run(async {
+        let (a, b) = Side::two().await;
+        let all = "{ tenant { changes(first: 100) { nodes { id subjectId } } devices { nodes { id } } jobs { nodes { id } }
+            media { nodes { id } } members { nodes { id roles { id } } } } }";
+        for (own, other) in [(&a, &b), (&b, &a)] {
+            let text = own
+                .tenant
+                .gql(Some(&own.owner), all)
+                .await
+                .data()
+                .to_string();
+            for kind in NODES.iter().filter(|kind| **kind != "Tenant") {
+                assert!(text.contains(&own.names[kind]), "{kind} is not in {text}");
+                assert!(!text.contains(&other.names[kind]), "{kind} is in {text}");
+            }
+            // A place in the other tenant's list is none in this one's: no row after it is told apart from none.
+            let page = |after: &str| {
+                format!(r#"{{ tenant {{ changes(after: "{after}") {{ nodes {{ id }} }} }} }}"#)
+            };
+            let cursor = |id: &Uuid| URL_SAFE_NO_PAD.encode(id);
+            let theirs = cursor(&row_of(&other.names["Change"]));
+            let absent = cursor(&Clock.new_id());
+            assert_eq!(
+                own.tenant.gql(Some(&own.owner), &page(&theirs)).await.body,
+                own.tenant.gql(Some(&own.owner), &page(&absent)).await.body,
+            );
+        }
+    });
+}
+
+#[test]
+fn a_token_is_worth_nothing_at_another_host() {
+    run(async {
+        let (a, b) = Side::two().await;
+        for (own, other) in [(&a, &b), (&b, &a)] {
+            let before = (own.tenant.changes().await, other.tenant.changes().await);
+            for token in [&other.owner, &other.viewer, &other.device] {
+                let answer = own
+                    .tenant
+                    .gql(Some(token), "{ viewer { expiresAt } }")
+                    .await;
+                assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+                assert_eq!(answer.code(), "UNAUTHENTICATED");
+                assert_eq!(answer.header("WWW-Authenticate"), "Bearer");
+                for (method, path) in [
+                    (Method::GET, "/device/me"),
+                    (Method::POST, "/device/token/rotate"),
+                ] {
+                    let answer = own
+                        .tenant
+                        .send(own.tenant.request(method, path).bearer_auth(token))
+                        .await;
+                    assert_eq!(outcome(&answer), "401 token_revoked", "{path}");
+                }
+            }
+            let after = (own.tenant.changes().await, other.tenant.changes().await);
+            assert_eq!(before, after, "a refused call wrote something");
+            // And at home it works on: nobody ends it from another host.
+            let me = other
+                .tenant
+                .request(Method::GET, "/device/me")
+                .bearer_auth(&other.device);
+            assert_eq!(outcome(&other.tenant.send(me).await), "200");
+        }
+    });
+}

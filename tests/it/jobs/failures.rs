@@ -1,0 +1,191 @@
+//! Jobs that fail: what is tried again, what ends, and what is told of it.
+
+use super::{End, How, count, enqueue, execute, insert, latest, new_id, private, reaches, worker};
+use crate::harness::{Tenant, run, until};
+use bulkhead::identity::BuiltIn;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+#[test]
+fn arguments_that_do_not_fit_end_the_job_at_once() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        for args in [json!({ "media": 7 }), json!({}), json!(null)] {
+            let job = insert(&tenant, "media.process", args).await;
+            let ended = reaches(&tenant, &owner, job, "FAILED").await;
+            assert_eq!(ended["attempts"], 1);
+            let told = ended["lastError"].as_str().unwrap();
+            assert_eq!(told, "The job's arguments do not fit its kind.");
+            let errors = errors(&tenant, job).await;
+            assert!(
+                errors[0]["detail"].as_str().unwrap().contains("Invalid"),
+                "{errors}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_failure_that_may_pass_is_tried_again() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let worker = worker(tenant.world).await;
+        let job = End {
+            gate: new_id(),
+            how: vec![How::Unavailable, How::Internal, How::Well],
+        };
+        let job = enqueue(&tenant, &job).await;
+        let first = reaches(&tenant, &owner, job, "SCHEDULED").await;
+        assert_eq!(first["attempts"], 1);
+        assert_eq!(
+            first["lastError"],
+            "The service cannot answer just now; try again shortly."
+        );
+        assert!(first["scheduledAt"].as_str() > first["startedAt"].as_str());
+        assert_eq!(first["finishedAt"], Value::Null);
+        hurry(&tenant, job, 2).await;
+        let done = reaches(&tenant, &owner, job, "SUCCEEDED").await;
+        assert_eq!(done["attempts"], 3);
+        assert_ne!(done["finishedAt"], Value::Null);
+        worker.stop().await;
+    });
+}
+
+#[test]
+fn attempts_end_and_errors_keep_their_secrets() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let worker = worker(tenant.world).await;
+        let cases = [
+            (
+                vec![How::Internal; 3],
+                3,
+                "Something went wrong on our side.",
+                "/dev/secret",
+            ),
+            (vec![How::Refused], 1, "The file is no good.", "Invalid"),
+        ];
+        for (how, attempts, told, detail) in cases {
+            let gate = new_id();
+            let job = enqueue(&tenant, &End { gate, how }).await;
+            hurry(&tenant, job, attempts).await;
+            let ended = reaches(&tenant, &owner, job, "FAILED").await;
+            assert_eq!(
+                (&ended["attempts"], &ended["lastError"]),
+                (&json!(attempts), &json!(told))
+            );
+            assert_ne!(ended["finishedAt"], Value::Null);
+            let errors = errors(&tenant, job).await;
+            assert_eq!(
+                errors.as_array().map(Vec::len),
+                usize::try_from(attempts).ok()
+            );
+            assert!(
+                errors[0]["detail"].as_str().unwrap().contains(detail),
+                "{errors}"
+            );
+        }
+        worker.stop().await;
+    });
+}
+
+#[test]
+fn neither_a_panic_nor_a_job_that_hangs_ends_the_worker() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let worker = worker(tenant.world).await;
+        for (how, told, detail) in [
+            (
+                How::Panic,
+                "Something went wrong on our side.",
+                "the job panicked: the job went /dev/wrong",
+            ),
+            (
+                How::Never,
+                "It took too long and was stopped; nothing was changed.",
+                "Timeout",
+            ),
+        ] {
+            let gate = new_id();
+            let job = enqueue(
+                &tenant,
+                &End {
+                    gate,
+                    how: vec![how, How::Well],
+                },
+            )
+            .await;
+            let failed = reaches(&tenant, &owner, job, "SCHEDULED").await;
+            assert_eq!(failed["lastError"], told);
+            let errors = errors(&tenant, job).await;
+            assert!(
+                errors[0]["detail"].as_str().unwrap().contains(detail),
+                "{errors}"
+            );
+            hurry(&tenant, job, 2).await;
+            reaches(&tenant, &owner, job, "SUCCEEDED").await;
+        }
+        worker.stop().await;
+    });
+}
+
+#[test]
+fn a_media_waits_for_a_store_that_comes_back() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let worker = tenant.world.app.worker().await;
+        let photos = tenant.world.data_dir.join("media").join(&tenant.slug);
+        std::fs::create_dir_all(&photos).unwrap();
+        let photos = photos.join("photo");
+        std::fs::write(&photos, "in the way").unwrap();
+        let media = tenant
+            .send_file(&owner, "a.csv", "text/csv", b"a,b\n")
+            .await;
+        let job = latest(&tenant, &owner).await;
+        let failed = reaches(&tenant, &owner, job, "SCHEDULED").await;
+        assert_eq!(failed["lastError"], "Something went wrong on our side.");
+        std::fs::remove_file(&photos).unwrap();
+        hurry(&tenant, job, 2).await;
+        assert_eq!(tenant.processed(&owner, &media).await["state"], "READY");
+
+        std::fs::remove_dir_all(&photos).unwrap();
+        std::fs::write(&photos, "in the way").unwrap();
+        let media = tenant
+            .send_file(&owner, "a.csv", "text/csv", b"a,b\n")
+            .await;
+        let job = latest(&tenant, &owner).await;
+        hurry(&tenant, job, 8).await;
+        let ended = tenant.processed(&owner, &media).await;
+        assert_eq!(
+            (&ended["state"], &ended["failure"]),
+            (
+                &json!("FAILED"),
+                &json!("Something went wrong on our side.")
+            ),
+            "it does not stay PROCESSING for ever"
+        );
+        worker.stop().await;
+    });
+}
+
+/// Does not wait for the pauses between attempts.
+async fn hurry(tenant: &Tenant, job: Uuid, attempts: i32) {
+    let sql =
+        format!("SELECT count(*) FROM bulkhead.job WHERE id = '{job}' AND attempt = {attempts}");
+    let now = format!("UPDATE bulkhead.job SET run_at = now() WHERE id = '{job}' AND state = 1");
+    until(&format!("attempt {attempts} is begun"), async || {
+        execute(tenant.world, &now).await;
+        (count(tenant.world, &sql).await == 1).then_some(())
+    })
+    .await;
+}
+
+/// What operators see of a job's failures.
+async fn errors(tenant: &Tenant, job: Uuid) -> Value {
+    sqlx::query_scalar("SELECT errors FROM bulkhead.job WHERE id = $1")
+        .bind(job)
+        .fetch_one(&mut tenant.world.superuser().await)
+        .await
+        .unwrap()
+}
