@@ -2,14 +2,15 @@
 
 use crate::caller::Callers;
 use crate::config::{Config, Env};
-use crate::database::{self, managed::Server};
+use crate::database::{self, Tenant, managed::Server};
 use crate::error::{Error, Result};
+use crate::identity::{self, BuiltIn, NewMember};
 use crate::jobs::Worker;
 use crate::media::store::Store;
 use crate::resources::{self, Mutation, Query, Schema};
 use crate::secret::{Hasher, SecretKey};
 use crate::services::Services;
-use crate::tenancy::{Registry, render_template};
+use crate::tenancy::{self, NewTenant, Registry, render_template};
 use async_graphql::EmptySubscription;
 use std::sync::Arc;
 
@@ -87,6 +88,33 @@ impl App {
             None => Ok(()),
         }
     }
+}
+
+/// Makes a tenant and its first owner: both or neither. The password is hashed while PostgreSQL makes the schema.
+pub async fn create_tenant(
+    services: &Services,
+    new: NewTenant,
+    email: &str,
+    password: &str,
+) -> Result<Tenant> {
+    identity::check_password(password)?;
+    let hashed = async { services.hasher.slot().await?.hash(password).await };
+    let created = tenancy::create(&services.database, new);
+    let (password_hash, tx) = tokio::try_join!(hashed, created)?;
+    let owner = NewMember {
+        email: email.to_owned(),
+        name: None,
+        password_hash,
+        role: BuiltIn::Owner,
+    };
+    let seeded = async {
+        identity::seed_roles(&tx).await?;
+        identity::create_member(&tx, owner).await
+    };
+    let seeded = seeded.await;
+    let tenant = Tenant::clone(tx.tenant());
+    tx.settle(seeded).await?;
+    Ok(tenant)
 }
 
 /// The schema as it is served: in production it does not tell about itself.

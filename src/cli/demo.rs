@@ -1,7 +1,7 @@
 //! The demo tenants of `bulkhead dev`: the same data each time.
 
-use super::tenant::with_owner;
 use crate::actor::{Actor, Attribution};
+use crate::app::create_tenant;
 use crate::database::TenantTx;
 use crate::devices::{self, NewDevice};
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ async fn make(services: &Services, slug: &str, name: &str) -> Result<()> {
         name: name.to_owned(),
         operator: "dev".to_owned(),
     };
-    let tenant = with_owner(services, new, &email(BuiltIn::Owner, slug), PASSWORD).await?;
+    let tenant = create_tenant(services, new, &email(BuiltIn::Owner, slug), PASSWORD).await?;
     let password_hash = services.hasher.slot().await?.hash(PASSWORD).await?;
     let pin_hash = services.hasher.slot().await?.hash(PIN).await?;
     let attribution = Attribution::from(Actor::Operator("dev".to_owned()));

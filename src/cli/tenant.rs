@@ -1,11 +1,10 @@
 //! `bulkhead tenant create|list|show`.
 
 use super::out;
-use crate::app::App;
+use crate::app::{App, create_tenant};
 use crate::config::{self, Config};
 use crate::database::Tenant;
 use crate::error::{Error, Result};
-use crate::identity::{self, BuiltIn, NewMember};
 use crate::services::Services;
 use crate::tenancy::{self, NewTenant};
 use clap::Subcommand;
@@ -99,7 +98,7 @@ async fn create(services: &Services, new: New) -> Result<()> {
         name: new.name,
         operator,
     };
-    let tenant = with_owner(services, made, &new.owner, &new.password).await?;
+    let tenant = create_tenant(services, made, &new.owner, &new.password).await?;
     let password = if new.shown {
         new.password.as_str()
     } else {
@@ -116,32 +115,6 @@ async fn create(services: &Services, new: New) -> Result<()> {
         url(&services.config, &tenant),
         new.owner
     ))
-}
-
-/// Makes a tenant and its first owner: both or neither.
-pub(super) async fn with_owner(
-    services: &Services,
-    new: NewTenant,
-    email: &str,
-    password: &str,
-) -> Result<Tenant> {
-    identity::check_password(password)?;
-    let password_hash = services.hasher.slot().await?.hash(password).await?;
-    let owner = NewMember {
-        email: email.to_owned(),
-        name: None,
-        password_hash,
-        role: BuiltIn::Owner,
-    };
-    let tx = tenancy::create(&services.database, new).await?;
-    let tenant = Tenant::clone(tx.tenant());
-    let seeded = async {
-        identity::seed_roles(&tx).await?;
-        identity::create_member(&tx, owner).await
-    };
-    let seeded = seeded.await;
-    tx.settle(seeded).await?;
-    Ok(tenant)
 }
 
 async fn list(services: &Services, as_json: bool) -> Result<()> {
