@@ -2,7 +2,7 @@
 //!
 //! sqlx's own pool (0.9.0) can hand on a connection inside the transaction of a cancelled `begin`, and pings on every
 //! return. Here a connection comes back only when its last statement was answered: after its `COMMIT` or
-//! `ROLLBACK`, or, from a read, to be rolled back by the next begin. One whose last statement was cut short is closed.
+//! `ROLLBACK`, or, from a read, to be ended by the next begin. One whose last statement was cut short is closed.
 
 use super::unit::Unit;
 use crate::error::{Error, Result};
@@ -122,7 +122,7 @@ impl Pool {
                 connection,
                 open: Some(_),
                 ..
-            }) => (connection, format!("ROLLBACK; {begin}")),
+            }) => (connection, format!("COMMIT; {begin}")),
             Some(Idle { connection, .. }) => (connection, begin.clone()),
             None => (self.connect().await?, begin.clone()),
         };
@@ -209,8 +209,8 @@ impl Pool {
         loop {
             sleep(LINGER).await;
             while let Some((mut connection, tenant)) = self.take_stale() {
-                let rollback = connection.execute(sqlx::raw_sql("ROLLBACK"));
-                if matches!(timeout(ROLLBACK_TIMEOUT, rollback).await, Ok(Ok(_))) {
+                let commit = connection.execute(sqlx::raw_sql("COMMIT"));
+                if matches!(timeout(ROLLBACK_TIMEOUT, commit).await, Ok(Ok(_))) {
                     self.put(connection, tenant, None);
                 }
             }
