@@ -37,14 +37,15 @@ pub struct Database {
 }
 
 impl Database {
-    /// Begins a unit of work bound to the tenant, for reading: one consistent snapshot, and the database refuses writes.
+    /// A unit of work bound to the tenant, for reading: the database refuses writes, and each statement sees what is committed
+    /// by then.
     pub async fn read(&self, tenant: &Arc<Tenant>) -> Result<TenantTx> {
         let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}",
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {}",
             quote::binding(tenant)?
         );
-        let unit = self.cell(tenant)?.begin(Some(tenant.id), begin).await?;
-        Ok(TenantTx::new(unit.reading(), self, Arc::clone(tenant)))
+        let unit = self.cell(tenant)?.begin_read(tenant.id, begin).await?;
+        Ok(TenantTx::new(unit, self, Arc::clone(tenant)))
     }
 
     /// Begins a unit of work bound to the tenant and to who acts, for writing.

@@ -2,7 +2,7 @@
 //!
 //! sqlx's own pool (0.9.0) can hand on a connection inside the transaction of a cancelled `begin`, and pings on every
 //! return. Here a connection comes back only when its last statement was answered: after its `COMMIT` or
-//! `ROLLBACK`, or, from a read, to be rolled back by the next begin. One whose last statement was cut short is closed.
+//! `ROLLBACK`, or, from a read, to be ended by the next begin. One whose last statement was cut short is closed.
 
 use super::unit::Unit;
 use crate::error::{Error, Result};
@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 /// How long a unit of work waits for a connection before it is refused.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How old a transaction may be for another read to go on with it: locks on what was read go no later than this.
+const REUSE: Duration = Duration::from_millis(50);
 /// How long a read that is over may stay open on an idle connection.
 const LINGER: Duration = Duration::from_millis(5);
 /// How long an answer may take, statement timeouts and all, before the connection is given up.
@@ -50,10 +52,18 @@ impl fmt::Debug for Inner {
 #[derive(Debug)]
 struct Idle {
     connection: PgConnection,
-    /// When a read ended here whose transaction is still open.
-    open: Option<Instant>,
+    /// The transaction of a read that is over, if it is still open.
+    open: Option<Open>,
     /// Whom it served last: coming back to the same tenant spares PostgreSQL from planning the statements again.
     tenant: Option<Uuid>,
+}
+
+/// A transaction that was for reading, and is still bound to the tenant it read.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    began: Instant,
+    /// When its last read ended.
+    over: Instant,
 }
 
 impl Pool {
@@ -72,11 +82,39 @@ impl Pool {
     /// An idle connection may have died unseen (PostgreSQL was restarted): then all idle ones are dropped, and a new one is
     /// tried once.
     pub(super) async fn begin(&self, tenant: Option<Uuid>, begin: String) -> Result<Unit> {
-        let permit = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.0.permits).acquire_owned())
+        let permit = self.permit().await?;
+        self.begin_with(permit, tenant, begin).await
+    }
+
+    /// The same for reading. A read of the same tenant that ended a moment ago, its transaction still open, is gone on with:
+    /// it is bound as this one would be, and each of its statements sees what is committed by then.
+    pub(super) async fn begin_read(&self, tenant: Uuid, begin: String) -> Result<Unit> {
+        let permit = self.permit().await?;
+        let Some((connection, began)) = self.take_open(tenant) else {
+            return Ok(self
+                .begin_with(permit, Some(tenant), begin)
+                .await?
+                .reading());
+        };
+        let mut lease = Lease::new(self.clone(), permit, Some(tenant), connection);
+        lease.began = began;
+        Ok(Unit::new(lease).reading())
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.0.permits).acquire_owned())
             .await
             .ok()
             .and_then(std::result::Result::ok)
-            .ok_or(Error::Unavailable)?;
+            .ok_or(Error::Unavailable)
+    }
+
+    async fn begin_with(
+        &self,
+        permit: OwnedSemaphorePermit,
+        tenant: Option<Uuid>,
+        begin: String,
+    ) -> Result<Unit> {
         let reused = self.take(tenant);
         let fresh = reused.is_none();
         let (connection, first) = match reused {
@@ -84,7 +122,7 @@ impl Pool {
                 connection,
                 open: Some(_),
                 ..
-            }) => (connection, format!("ROLLBACK; {begin}")),
+            }) => (connection, format!("COMMIT; {begin}")),
             Some(Idle { connection, .. }) => (connection, begin.clone()),
             None => (self.connect().await?, begin.clone()),
         };
@@ -124,12 +162,25 @@ impl Pool {
         Some(idle.remove(index))
     }
 
+    fn take_open(&self, tenant: Uuid) -> Option<(PgConnection, Instant)> {
+        let mut idle = self.idle();
+        let fits = |idle: &Idle| {
+            let open = idle.open.filter(|open| open.began.elapsed() < REUSE);
+            idle.tenant == Some(tenant) && open.is_some()
+        };
+        let index = idle.iter().rposition(fits)?;
+        let Idle {
+            connection, open, ..
+        } = idle.remove(index);
+        open.map(|open| (connection, open.began))
+    }
+
     async fn connect(&self) -> Result<PgConnection> {
         let connected = timeout(ACQUIRE_TIMEOUT, self.0.options.connect()).await;
         Ok(connected.map_err(|_| Error::Unavailable)??)
     }
 
-    fn put(&self, connection: PgConnection, tenant: Option<Uuid>, open: Option<Instant>) {
+    fn put(&self, connection: PgConnection, tenant: Option<Uuid>, open: Option<Open>) {
         let mut idle = self.idle();
         // One more than fits may come back when the sweeper had it while another was made.
         if !self.0.permits.is_closed() && idle.len() < self.0.size {
@@ -141,10 +192,12 @@ impl Pool {
         }
     }
 
-    /// Takes back a connection whose last read is over but not ended: the next begin here ends it, in the same round trip,
-    /// and the sweeper does if there is none soon. A read's end needs no answer of its own, and costs a third of it.
-    fn put_open(&self, connection: PgConnection, tenant: Option<Uuid>) {
-        self.put(connection, tenant, Some(Instant::now()));
+    /// Takes back a connection whose last read is over but not ended: the tenant's next read goes on with it, another begin
+    /// here ends it in the same round trip, and the sweeper does if there is neither soon. So a read of one statement costs
+    /// one round trip, not three.
+    fn put_open(&self, connection: PgConnection, tenant: Option<Uuid>, began: Instant) {
+        let over = Instant::now();
+        self.put(connection, tenant, Some(Open { began, over }));
         if !self.0.sweeping.swap(true, Ordering::AcqRel) {
             let pool = self.clone();
             tokio::runtime::Handle::current().spawn(async move { pool.sweep().await });
@@ -156,8 +209,8 @@ impl Pool {
         loop {
             sleep(LINGER).await;
             while let Some((mut connection, tenant)) = self.take_stale() {
-                let rollback = connection.execute(sqlx::raw_sql("ROLLBACK"));
-                if matches!(timeout(ROLLBACK_TIMEOUT, rollback).await, Ok(Ok(_))) {
+                let commit = connection.execute(sqlx::raw_sql("COMMIT"));
+                if matches!(timeout(ROLLBACK_TIMEOUT, commit).await, Ok(Ok(_))) {
                     self.put(connection, tenant, None);
                 }
             }
@@ -171,7 +224,7 @@ impl Pool {
 
     fn take_stale(&self) -> Option<(PgConnection, Option<Uuid>)> {
         let mut idle = self.idle();
-        let stale = |idle: &Idle| idle.open.is_some_and(|since| since.elapsed() >= LINGER);
+        let stale = |idle: &Idle| idle.open.is_some_and(|open| open.over.elapsed() >= LINGER);
         let index = idle.iter().position(stale)?;
         let Idle {
             connection, tenant, ..
@@ -199,6 +252,7 @@ pub(super) struct Lease {
     pool: Pool,
     tenant: Option<Uuid>,
     held: Option<(PgConnection, OwnedSemaphorePermit)>,
+    began: Instant,
     /// A statement was sent and its answer not read to the end. Stays true when the future that sent it is dropped.
     busy: bool,
 }
@@ -214,6 +268,7 @@ impl Lease {
             pool,
             tenant,
             held: Some((connection, permit)),
+            began: Instant::now(),
             busy: false,
         }
     }
@@ -268,7 +323,7 @@ impl Lease {
             return;
         }
         if let Some((connection, _permit)) = self.held.take() {
-            self.pool.put_open(connection, self.tenant);
+            self.pool.put_open(connection, self.tenant, self.began);
         }
     }
 

@@ -79,8 +79,9 @@ impl Unit {
     }
 
     async fn rollback(self) -> Result<()> {
+        let failed = self.failed.into_inner();
         let lease = self.lease.into_inner();
-        if self.read_only {
+        if self.read_only && !failed {
             lease.leave();
             return Ok(());
         }

@@ -218,7 +218,7 @@ fn a_failed_statement_fails_the_commit() {
 }
 
 #[test]
-fn a_unit_of_work_for_reading_writes_nothing_and_sees_one_moment() {
+fn a_unit_of_work_for_reading_writes_nothing_and_sees_what_is_committed() {
     run(async {
         let tenant = Tenant::new().await;
         let database = &tenant.world.app.services.database;
@@ -232,12 +232,16 @@ fn a_unit_of_work_for_reading_writes_nothing_and_sees_one_moment() {
         let tx = tenant.write().await;
         add(&tx, "Meanwhile").await.unwrap();
         tx.commit().await.unwrap();
-        // Fields of one query share it, side by side.
+        // Fields of one query share it, side by side. A read of the same tenant may go on with it, and must miss nothing.
         let (one, two) = tokio::join!(
             device::Entity::find().count(&read),
             device::Entity::find().all(&read)
         );
-        assert_eq!((one.unwrap(), two.unwrap().len()), (0, 0));
+        assert_eq!((one.unwrap(), two.unwrap().len()), (1, 1));
         read.commit().await.unwrap();
+        let read = database.read(&tenant.row).await.unwrap();
+        let error = execute(&read, &adding(1)).await.unwrap_err();
+        assert_eq!(sqlstate(&error), "25006", "nor when it goes on with one");
+        read.rollback().await.unwrap();
     });
 }

@@ -1,6 +1,6 @@
 //! Pages and nodes: whole, in order, bounded, and in as few statements for many as for few.
 
-use crate::harness::{Tenant, run};
+use crate::harness::{Tenant, run, until};
 use bulkhead::identity::BuiltIn;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -200,6 +200,13 @@ impl Statements {
 
     /// How many were told of since the last time: they come in the order of the commits.
     async fn settle(&mut self, tenant: &Tenant) -> usize {
+        // A read commits a moment after it was answered.
+        let open = "SELECT count(*) FROM pg_stat_activity
+            WHERE state LIKE 'idle in transaction%' AND datname = current_database() AND usename LIKE '%_c_0'";
+        until("all reads are committed", async || {
+            (tenant.count(open).await == 0).then_some(())
+        })
+        .await;
         sqlx::query("SELECT pg_notify($1, 'now')")
             .bind(&tenant.slug)
             .execute(&mut tenant.world.superuser().await)

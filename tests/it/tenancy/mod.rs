@@ -7,9 +7,11 @@ mod hosts;
 use crate::harness::{bulkhead, finish};
 use sqlx::PgConnection;
 
-/// Runs `bulkhead` on the database of the tests: exit code, standard output, standard error.
+/// Runs `bulkhead` on the database of the tests: exit code, standard output, standard error. What its start says of the
+/// tenants of other tests is left out.
 async fn command(args: &[&str], input: &str) -> (Option<i32>, String, String) {
-    finish(bulkhead().await.args(args), input)
+    let mut bulkhead = bulkhead().await;
+    finish(bulkhead.args(args).env("BULKHEAD_LOG", "warn"), input)
 }
 
 /// Schemas, roles, ledger and log entries of tenants that there are not. One snapshot, so tenants that others make meanwhile
