@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -72,6 +73,22 @@ fn is_gone(pid: i32) -> bool {
     kill(Pid::from_raw(pid), None).is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
 }
 
+/// This test binary; for another user a copy, because the build may lie where only we can go.
+fn program(for_another: bool) -> PathBuf {
+    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let own = std::env::current_exe().unwrap();
+    if !for_another {
+        return own;
+    }
+    let (_, copy) = COPY.get_or_init(|| {
+        let dir = temporary();
+        let copy = dir.path().join("it");
+        fs::copy(&own, &copy).unwrap();
+        (dir, copy)
+    });
+    copy.clone()
+}
+
 /// Another Bulkhead process: this test binary, told to run [`another_process`].
 struct Process {
     child: Child,
@@ -80,7 +97,7 @@ struct Process {
 
 impl Process {
     fn spawn(data_dir: &Path, attach: bool, user: Option<&User>) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = Command::new(program(user.is_some()));
         command.args([
             "--ignored",
             "--exact",
