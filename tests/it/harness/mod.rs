@@ -286,7 +286,7 @@ fn path() -> Option<OsString> {
 }
 
 /// A directory for this run; those of runs that are over are removed.
-fn data_dir() -> PathBuf {
+pub fn data_dir() -> PathBuf {
     let base = std::env::temp_dir();
     for entry in std::fs::read_dir(&base).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -75,16 +75,15 @@ fn is_gone(pid: i32) -> bool {
 
 /// This test binary; for another user a copy, because the build may lie where only we can go.
 fn program(for_another: bool) -> PathBuf {
-    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
     let own = std::env::current_exe().unwrap();
     if !for_another {
         return own;
     }
-    let (_, copy) = COPY.get_or_init(|| {
-        let dir = temporary();
-        let copy = dir.path().join("it");
+    let copy = COPY.get_or_init(|| {
+        let copy = crate::harness::data_dir().join("test-binary");
         fs::copy(&own, &copy).unwrap();
-        (dir, copy)
+        copy
     });
     copy.clone()
 }
