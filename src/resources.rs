@@ -79,8 +79,11 @@ pub async fn caller(
         let tx = services.database.read(tenant).await?;
         let caller = authenticate(&tx, token).await;
         let caller = tx.settle(caller).await;
-        if caller.is_err() && token.starts_with(devices::TOKEN_PREFIX) {
-            devices::end_if_reused(&services.database, tenant, token).await?;
+        // Only what really ended forgets the tenant's callers: a made-up token must cost the others nothing.
+        let reused = caller.is_err()
+            && token.starts_with(devices::TOKEN_PREFIX)
+            && devices::end_if_reused(&services.database, tenant, token).await?;
+        if reused {
             services.callers.forget(tenant.id);
         }
         caller

@@ -175,8 +175,7 @@ async fn me(
     };
     let known = known.await;
     let known = tx.settle(known).await;
-    if known.is_err() {
-        end_if_reused(&services.database, &tenant, presented).await?;
+    if known.is_err() && end_if_reused(&services.database, &tenant, presented).await? {
         services.callers.forget(tenant.id);
     }
     let (device, expires_at) = known?;

@@ -148,20 +148,20 @@ async fn successor(
     Ok(Some((successor, next)))
 }
 
-/// Ends the family of a token that is presented after its grace time, wherever that is: two parties have it.
-pub async fn end_if_reused(database: &Database, tenant: &Arc<Tenant>, token: &str) -> Result<()> {
+/// Ends the family of a token that is presented after its grace time, wherever that is: two parties have it. Whether it did.
+pub async fn end_if_reused(database: &Database, tenant: &Arc<Tenant>, token: &str) -> Result<bool> {
     let tx = database.read(tenant).await?;
     let row = by_token(&tx, token).await;
     let now = tx.now();
     let row = tx.settle(row).await?;
     let Some(row) = row.filter(|row| row.revoked_at.is_none() && is_reused(row, now)) else {
-        return Ok(());
+        return Ok(false);
     };
     let tx = database
         .write(tenant, &Actor::Device(row.device_id).into())
         .await?;
     let ended = revoke(&tx, Column::FamilyId.eq(row.family_id)).await;
-    tx.settle(ended).await
+    tx.settle(ended).await.map(|()| true)
 }
 
 /// The device that a token names, whatever has become of the token.
