@@ -224,7 +224,9 @@ impl Mutation {
         };
         let (device, errors) = expected(update(ctx, input.device_id.uuid(), change).await)?;
         let request = ctx.request();
-        request.services.callers.forget(request.tenant.id);
+        if device.is_some() {
+            request.services.callers.forget(request.tenant.id);
+        }
         Ok(DeviceUpdatePayload {
             device: device.map(Device),
             errors,
