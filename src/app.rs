@@ -1,31 +1,32 @@
 //! The application: services, schema and worker, built once and used by server, commands and tests.
 
+use crate::actor::Actor;
 use crate::caller::Callers;
 use crate::config::{Config, Env};
-use crate::database::{self, Tenant, managed::Server};
+use crate::database::{self, Database, Listener, Tenant, TenantTx, managed::Server};
 use crate::error::{Error, Result};
+use crate::feed::Feeds;
 use crate::identity::{self, BuiltIn, NewMember};
 use crate::jobs::Worker;
-use crate::media::store::Store;
-use crate::resources::{self, Mutation, Query, Schema};
+use crate::media::{self, store::Store};
+use crate::rates::Rates;
+use crate::resources::{self, Door, Mutation, Query, Schema, Subscription};
 use crate::secret::{Hasher, SecretKey};
 use crate::services::Services;
-use crate::tenancy::{self, NewTenant, Registry, render_template};
-use async_graphql::EmptySubscription;
-use std::sync::Arc;
-
-/// Levels of nesting that a document may have.
-const MAX_DEPTH: usize = 15;
-/// Fields that a document may ask for.
-const MAX_COMPLEXITY: usize = 5000;
+use crate::tenancy::{self, Act, Keeper, NewTenant, Registry, render_template};
+use async_graphql::ValidationMode;
+use futures::TryStreamExt as _;
+use std::sync::{Arc, OnceLock};
 
 /// Everything that runs.
 pub struct App {
     /// What operations, resolvers and jobs work with.
     pub services: Arc<Services>,
     /// The tenant API.
-    pub schema: Schema,
+    pub door: Arc<Door>,
     server: Option<Server>,
+    listener: Listener,
+    keeper: OnceLock<Keeper>,
 }
 
 impl std::fmt::Debug for App {
@@ -50,25 +51,45 @@ impl App {
             Err(error) => return Err(error),
         }
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let registry = Registry::new(database.clone(), &config.base_domains);
         let services = Services {
-            registry: Registry::new(database.clone(), &config.base_domains),
+            feeds: Feeds::new(database.clone(), registry.clone()),
+            registry,
             callers: Callers::default(),
+            rates: Rates::new(&config.rate_limits, config.env),
             hasher: Hasher::new(threads)?,
             store: Store::open(&config)?,
             database,
             key,
             config,
         };
-        let schema = schema(services.config.env);
+        let registry = services.registry.clone();
+        let listener = services.database.listen(move |event| registry.hear(event));
+        let env = services.config.env;
+        let schemas = (
+            schema(env, ValidationMode::Strict),
+            schema(env, ValidationMode::Fast),
+        );
+        let door = Door::new(schemas, &services.config, resources::COSTLY)?;
         Ok(Self {
+            door: Arc::new(door),
             services: Arc::new(services),
-            schema,
             server,
+            listener,
+            keeper: OnceLock::new(),
         })
     }
 
-    /// Starts running jobs in this process.
+    /// Starts running jobs in this process, and keeping the tenancy in order until the app stops.
     pub async fn worker(&self) -> Worker {
+        let Services {
+            database,
+            store,
+            config,
+            ..
+        } = &*self.services;
+        self.keeper
+            .get_or_init(|| Keeper::start(database.clone(), store.clone(), config.spares));
         Worker::start(Arc::clone(&self.services), resources::jobs()).await
     }
 
@@ -82,6 +103,7 @@ impl App {
 
     /// Closes the connections, and stops the PostgreSQL that is ours.
     pub async fn stop(self) -> Result<()> {
+        drop((self.listener, self.keeper));
         self.services.database.close().await;
         match self.server {
             Some(server) => server.stop().await.map_err(Error::internal),
@@ -101,27 +123,70 @@ pub async fn create_tenant(
     let hashed = async { services.hasher.slot().await?.hash(password).await };
     let created = tenancy::create(&services.database, new);
     let (password_hash, tx) = tokio::try_join!(hashed, created)?;
+    settle(tx, email, password_hash).await
+}
+
+/// The same for an owner whose password is hashed already, which takes longer than all the rest.
+pub async fn provision(
+    database: &Database,
+    new: NewTenant,
+    email: &str,
+    password_hash: String,
+) -> Result<Tenant> {
+    let tx = tenancy::create(database, new).await?;
+    settle(tx, email, password_hash).await
+}
+
+async fn settle(tx: TenantTx, email: &str, password_hash: String) -> Result<Tenant> {
     let owner = NewMember {
         email: email.to_owned(),
         name: None,
         password_hash,
         role: BuiltIn::Owner,
     };
-    let seeded = async {
-        identity::seed_roles(&tx).await?;
-        identity::create_member(&tx, owner).await
-    };
-    let seeded = seeded.await;
+    let made = identity::create_member(&tx, owner).await;
     let tenant = Tenant::clone(tx.tenant());
-    tx.settle(seeded).await?;
+    tx.settle(made).await?;
     Ok(tenant)
 }
 
+/// Copies a tenant into a new one: rows as of one moment without credentials, media, plan and settings. Cut short, it goes on
+/// when it is begun again.
+pub async fn clone_tenant(
+    services: &Services,
+    source: &str,
+    new: NewTenant,
+    act: &Act,
+    copied: impl Fn(),
+) -> Result<Tenant> {
+    let (database, store) = (&services.database, &services.store);
+    let (source, clone) = tenancy::clone::begin(database, source, new).await?;
+    if let Some(tx) = tenancy::clone::rows(database, (&source, &clone), act).await? {
+        let settled = media::settle_clone(&tx).await;
+        tx.settle(settled).await?;
+    }
+    let tx = database.read(&Arc::new(clone.clone())).await?;
+    let ids = media::ids(&tx).await;
+    let ids = tx.settle(ids).await?;
+    tenancy::clone::objects(database, store, (&source, &clone), &ids, copied).await?;
+    let there = store.list(&clone).map_ok(|object| object.location);
+    let there = there.try_collect().await.map_err(Error::from)?;
+    let by = Actor::Operator(act.operator.clone());
+    let tx = database.write(&Arc::new(clone.clone()), &by.into()).await?;
+    let ended = media::end_lost(&tx, &there).await;
+    tx.settle(ended).await?;
+    tenancy::clone::activate(database, &clone, act).await
+}
+
 /// The schema as it is served: in production it does not tell about itself.
-pub fn schema(env: Env) -> Schema {
-    let builder = Schema::build(Query::default(), Mutation::default(), EmptySubscription)
-        .limit_depth(MAX_DEPTH)
-        .limit_complexity(MAX_COMPLEXITY);
+pub fn schema(env: Env, validation: ValidationMode) -> Schema {
+    let roots = (
+        Query::default(),
+        Mutation::default(),
+        Subscription::default(),
+    );
+    let builder = Schema::build(roots.0, roots.1, roots.2).validation_mode(validation);
+    let builder = resources::describe(builder);
     match env {
         Env::Development => builder.finish(),
         Env::Production => builder

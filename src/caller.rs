@@ -103,11 +103,15 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(value) = headers.get(AUTHORIZATION) else {
         return Ok(None);
     };
+    let value = value.to_str().unwrap_or_default();
+    bearer_token(value).map(Some)
+}
+
+/// The token of a text such as that header has.
+pub fn bearer_token(value: &str) -> Result<&str> {
     value
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
+        .split_once(' ')
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| Some(token.trim()))
+        .map(|(_, token)| token.trim())
         .ok_or(Error::Unauthenticated(Denial::NoCredential))
 }

@@ -1,5 +1,8 @@
-//! The one error of the domain. [`Error::code`] is its only table; `graphql/error.rs` and `http/problem.rs` render it.
+//! The one error of the domain. [`Error::kind`] is its row in the table of codes; `graphql/error.rs` and `http/problem.rs`
+//! render it.
 
+use crate::code::{self, Kind};
+use entity::platform::plan::Limit;
 use sea_orm::{DbErr, RuntimeErr};
 use std::fmt;
 use std::sync::Arc;
@@ -8,8 +11,8 @@ use std::time::Duration;
 /// A result of Bulkhead's own.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong, by what the client sees.
-#[derive(Debug)]
+/// What can go wrong, by what the client sees. Several may wait for what fails: each of them gets a copy.
+#[derive(Clone, Debug)]
 pub enum Error {
     /// The input breaks a rule: says which field, and the rule.
     Invalid(Invalid),
@@ -27,12 +30,32 @@ pub enum Error {
     UnsupportedMediaType(&'static str),
     /// The caller lacks this permission.
     Forbidden(&'static str),
+    /// A page of another origin, which is not listed.
+    ForeignOrigin,
     /// No credential, or one that does not work.
     Unauthenticated(Denial),
     /// No tenant behind this host.
     TenantNotFound,
+    /// The tenant is suspended; only told to whom it knows.
+    TenantSuspended,
+    /// The tenant's schema is behind this binary; a retry can help.
+    TenantUpgrading,
     /// The request is not one: says why. For the HTTP layer.
     BadRequest(String),
+    /// The client accepts none of the types that are answered in: says which those are.
+    NotAcceptable(&'static str),
+    /// The method is not for this: says which are, unless the route does.
+    MethodNotAllowed(&'static str),
+    /// The body is in a coding, and none is undone here.
+    ContentEncoding,
+    /// The body did not come in time.
+    SlowBody,
+    /// No document is known by this hash or id.
+    DocumentNotFound,
+    /// A hash or id alone, and documents are not kept here.
+    DocumentsNotKept,
+    /// Only documents of the manifest are executed.
+    DocumentNotTrusted,
     /// A document is too large: which limit, what it allows, and what the document has.
     QueryLimit {
         /// Name of the limit.
@@ -42,16 +65,33 @@ pub enum Error {
         /// What the document has.
         actual: u64,
     },
+    /// A mutation with this `Idempotency-Key` is under way; a retry gets its answer.
+    KeyInUse,
+    /// Something else was sent with this `Idempotency-Key`.
+    KeyReused,
     /// Too many; try again after this time.
     RateLimited(Duration),
+    /// The tenant makes more requests than it may; try again after this time.
+    Throttled {
+        /// Which of its limits.
+        limit: Limit,
+        /// What it allows.
+        max: u64,
+        /// When there is room again.
+        after: Duration,
+    },
+    /// It would go over a limit of the tenant's.
+    QuotaExceeded(Quota),
     /// The statement or operation took too long.
     Timeout,
     /// PostgreSQL or a connection to it cannot be had just now; a retry can help.
     Unavailable,
+    /// What was followed came faster than it was read; it can be followed anew.
+    TooSlow,
     /// The configuration is wrong: says what to do. For whoever starts the process.
     Config(String),
     /// Anything else. The client sees a request id; the log sees this.
-    Internal(Box<dyn std::error::Error + Send + Sync>),
+    Internal(Arc<dyn std::error::Error + Send + Sync>),
 }
 
 /// Why nobody is signed in.
@@ -70,14 +110,13 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// Stable code of the device API.
-    pub fn code(self) -> &'static str {
+    fn kind(self) -> &'static Kind {
         match self {
-            Self::NoCredential => "no_credential",
-            Self::InvalidCredentials => "invalid_credentials",
-            Self::TokenExpired => "token_expired",
-            Self::TokenRevoked => "token_revoked",
-            Self::DeviceDisabled => "device_disabled",
+            Self::NoCredential => &code::NO_CREDENTIAL,
+            Self::InvalidCredentials => &code::INVALID_CREDENTIALS,
+            Self::TokenExpired => &code::TOKEN_EXPIRED,
+            Self::TokenRevoked => &code::TOKEN_REVOKED,
+            Self::DeviceDisabled => &code::DEVICE_DISABLED,
         }
     }
 }
@@ -94,8 +133,19 @@ impl fmt::Display for Denial {
     }
 }
 
+/// A limit of the tenant's, and what is used of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Which.
+    pub limit: Limit,
+    /// What is there.
+    pub used: u64,
+    /// What may be there; none is no limit.
+    pub max: Option<u64>,
+}
+
 /// A rule that the input broke.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Invalid {
     /// Path below `input`, e.g. `email`.
     pub field: &'static str,
@@ -123,39 +173,86 @@ impl Error {
 
     /// Anything that is not the client's doing.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let source: Box<dyn std::error::Error + Send + Sync> = source.into();
         Self::Internal(source.into())
     }
 
-    /// An error that several wait for, as each of them gets it.
-    pub fn shared(error: Arc<Self>) -> Self {
-        Arc::try_unwrap(error).unwrap_or_else(|error| match &*error {
-            Self::Unavailable => Self::Unavailable,
-            Self::Timeout => Self::Timeout,
-            Self::Unauthenticated(denial) => Self::Unauthenticated(*denial),
-            Self::BadRequest(why) => Self::BadRequest(why.clone()),
-            _ => Self::internal(error),
-        })
+    /// Its row in the table of codes.
+    pub fn kind(&self) -> &'static Kind {
+        match self {
+            Self::Invalid(_) => &code::INVALID,
+            Self::NotFound(_) => &code::NOT_FOUND,
+            Self::AlreadyExists(_) => &code::ALREADY_EXISTS,
+            Self::VersionConflict(_) => &code::VERSION_CONFLICT,
+            Self::Expired(_) => &code::EXPIRED,
+            Self::TooLarge(_) => &code::TOO_LARGE,
+            Self::UnsupportedMediaType(_) | Self::ContentEncoding => &code::UNSUPPORTED_MEDIA_TYPE,
+            Self::Forbidden(_) => &code::FORBIDDEN,
+            Self::ForeignOrigin => &code::FOREIGN_ORIGIN,
+            Self::Unauthenticated(denial) => denial.kind(),
+            Self::TenantNotFound => &code::TENANT_NOT_FOUND,
+            Self::TenantSuspended => &code::TENANT_SUSPENDED,
+            Self::TenantUpgrading => &code::TENANT_UPGRADING,
+            Self::BadRequest(_) => &code::BAD_USER_INPUT,
+            Self::NotAcceptable(_) => &code::NOT_ACCEPTABLE,
+            Self::MethodNotAllowed(_) => &code::METHOD_NOT_ALLOWED,
+            Self::SlowBody => &code::REQUEST_TIMEOUT,
+            Self::QueryLimit { .. } => &code::QUERY_LIMIT_EXCEEDED,
+            Self::DocumentNotFound => &code::PERSISTED_QUERY_NOT_FOUND,
+            Self::DocumentsNotKept => &code::PERSISTED_QUERY_NOT_SUPPORTED,
+            Self::DocumentNotTrusted => &code::DOCUMENT_NOT_TRUSTED,
+            Self::KeyInUse => &code::KEY_IN_USE,
+            Self::KeyReused => &code::KEY_REUSED,
+            Self::RateLimited(_) | Self::Throttled { .. } => &code::RATE_LIMITED,
+            Self::QuotaExceeded(_) => &code::QUOTA_EXCEEDED,
+            Self::Timeout => &code::OPERATION_TIMEOUT,
+            Self::Unavailable => &code::UNAVAILABLE,
+            Self::TooSlow => &code::TOO_SLOW,
+            Self::Config(_) | Self::Internal(_) => &code::INTERNAL,
+        }
     }
 
     /// Stable code of the GraphQL API.
     pub fn code(&self) -> &'static str {
+        self.kind().code
+    }
+
+    /// Whether it is our doing: the client sees the request's id, the log the rest.
+    pub fn is_internal(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Internal(_))
+    }
+
+    /// What is said of an error that has nothing of its own to say.
+    fn sentence(&self) -> &'static str {
         match self {
-            Self::Invalid(_) => "INVALID",
-            Self::NotFound(_) => "NOT_FOUND",
-            Self::AlreadyExists(_) => "ALREADY_EXISTS",
-            Self::VersionConflict(_) => "VERSION_CONFLICT",
-            Self::Expired(_) => "EXPIRED",
-            Self::TooLarge(_) => "TOO_LARGE",
-            Self::UnsupportedMediaType(_) => "UNSUPPORTED_MEDIA_TYPE",
-            Self::Forbidden(_) => "FORBIDDEN",
-            Self::Unauthenticated(_) => "UNAUTHENTICATED",
-            Self::TenantNotFound => "TENANT_NOT_FOUND",
-            Self::BadRequest(_) => "BAD_USER_INPUT",
-            Self::QueryLimit { .. } => "QUERY_LIMIT_EXCEEDED",
-            Self::RateLimited(_) => "RATE_LIMITED",
-            Self::Timeout => "OPERATION_TIMEOUT",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::Config(_) | Self::Internal(_) => "INTERNAL",
+            Self::ForeignOrigin => "Pages of this origin are not let in here.",
+            Self::TenantNotFound => "No tenant is served at this host.",
+            Self::TenantSuspended => {
+                "This tenant is suspended; its data are kept. Ask its operator."
+            }
+            Self::TenantUpgrading => "This tenant is being upgraded; try again shortly.",
+            Self::MethodNotAllowed(_) => "This method is not allowed here.",
+            Self::ContentEncoding => "Send the body without Content-Encoding.",
+            Self::SlowBody => "The body of the request did not come in time.",
+            // Clients look for these two texts, Apollo's, and not for the code.
+            Self::DocumentNotFound => "PersistedQueryNotFound",
+            Self::DocumentsNotKept => "PersistedQueryNotSupported",
+            Self::KeyInUse => {
+                "What was sent with this Idempotency-Key is under way; send it again for its answer."
+            }
+            Self::KeyReused => {
+                "Something else was sent with this Idempotency-Key; a new request needs a new one."
+            }
+            Self::DocumentNotTrusted => {
+                "Only documents of the server's manifest are executed: send documentId in place of query."
+            }
+            // What was committed before its answer was there may be said of too.
+            Self::Timeout => {
+                "It took too long and was stopped. Look whether it was done before you send it again."
+            }
+            Self::Unavailable => "The service cannot answer just now; try again shortly.",
+            Self::TooSlow => "More came than was read; subscribe again.",
+            _ => "Something went wrong on our side.",
         }
     }
 
@@ -163,14 +260,34 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable | Self::Timeout | Self::RateLimited(_) | Self::Internal(_)
+            Self::Unavailable
+                | Self::Timeout
+                | Self::KeyInUse
+                | Self::RateLimited(_)
+                | Self::Throttled { .. }
+                | Self::TenantUpgrading
+                | Self::TooSlow
+                | Self::Internal(_)
         )
+    }
+
+    /// Whole seconds after which to try again, for `Retry-After`.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited(after) | Self::Throttled { after, .. } => {
+                let begun = u64::from(after.subsec_nanos() > 0);
+                Some((after.as_secs() + begun).max(1))
+            }
+            Self::Unavailable | Self::Timeout | Self::TenantUpgrading | Self::KeyInUse => Some(1),
+            _ => None,
+        }
     }
 }
 
-/// What a client may read: no SQL, path or type name, and nothing of an internal error.
+/// What a client may read: no SQL, path or type name, and nothing of what is our doing. [`explain`] says it all.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = || self.retry_after().unwrap_or_default();
         match self {
             Self::Invalid(rule) | Self::AlreadyExists(rule) => f.write_str(&rule.message),
             Self::NotFound(what) => write!(f, "There is no such {what}."),
@@ -187,27 +304,33 @@ impl fmt::Display for Error {
             }
             Self::Forbidden(permission) => write!(f, "This needs the permission {permission}."),
             Self::Unauthenticated(denial) => denial.fmt(f),
-            Self::TenantNotFound => f.write_str("No tenant is served at this host."),
-            Self::BadRequest(why) => f.write_str(why),
+            Self::BadRequest(text) => f.write_str(text),
+            Self::NotAcceptable(types) => {
+                write!(f, "The answer can be {types}; accept one of them.")
+            }
+            Self::MethodNotAllowed(allowed) if !allowed.is_empty() => {
+                write!(f, "This method is not allowed for this; use {allowed}.")
+            }
             Self::QueryLimit { limit, max, actual } => {
                 write!(
                     f,
                     "The document has {actual} {limit}; at most {max} are allowed."
                 )
             }
-            Self::RateLimited(after) => {
-                write!(
-                    f,
-                    "Too many attempts; try again in {} seconds.",
-                    after.as_secs()
-                )
+            Self::RateLimited(_) => {
+                write!(f, "Too many requests; try again in {} s.", seconds())
             }
-            Self::Timeout => f.write_str("It took too long and was stopped; nothing was changed."),
-            Self::Unavailable => {
-                f.write_str("The service cannot answer just now; try again shortly.")
-            }
-            Self::Config(message) => f.write_str(message),
-            Self::Internal(_) => f.write_str("Something went wrong on our side."),
+            Self::Throttled { limit, max, .. } => write!(
+                f,
+                "The tenant's limit {limit} is {max} on each server; try again in {} s.",
+                seconds()
+            ),
+            Self::QuotaExceeded(Quota { limit, used, max }) => write!(
+                f,
+                "The tenant's limit {limit} is {}, and {used} are used.",
+                max.unwrap_or_default()
+            ),
+            other => f.write_str(other.sentence()),
         }
     }
 }
@@ -239,6 +362,18 @@ impl From<sqlx::Error> for Error {
         Self::from(DbErr::Query(RuntimeErr::SqlxError(error.into())))
     }
 }
+
+/// A statement was not sent: the operation that it is for had its time.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadlinePassed;
+
+impl fmt::Display for DeadlinePassed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the operation had its time")
+    }
+}
+
+impl std::error::Error for DeadlinePassed {}
 
 enum Class {
     Unavailable,
@@ -275,10 +410,18 @@ fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     }
 }
 
+fn is_late(error: &std::io::Error) -> bool {
+    let inner = error.get_ref();
+    inner
+        .and_then(|inner| inner.downcast_ref::<DeadlinePassed>())
+        .is_some()
+}
+
 /// By SQLSTATE (PostgreSQL, appendix A), for errors come through here from every statement.
 fn classify(error: &sqlx::Error) -> Class {
     let Some(database) = error.as_database_error() else {
         return match error {
+            sqlx::Error::Io(e) if is_late(e) => Class::Timeout,
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut => {
                 Class::Unavailable
             }
@@ -323,6 +466,7 @@ impl<T> OnConstraint<T> for std::result::Result<T, DbErr> {
 pub fn explain(error: &Error) -> String {
     match error {
         Error::Internal(source) => format!("{error} {source}"),
+        Error::Config(text) => text.clone(),
         other => other.to_string(),
     }
 }

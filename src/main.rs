@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.to_string()),
     };
     match runtime.block_on(run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => fail(&bulkhead::error::explain(&error)),
     }
 }

@@ -1,4 +1,5 @@
-//! What a caller may do. Roles hold permissions; each resolver and route names the one it needs.
+//! What a caller may do. Roles hold permissions; each resolver and route names the one it needs. A change of what a built-in
+//! role allows comes with a step of the tenants' schema: the rows are there already.
 
 use async_graphql::Enum;
 
@@ -63,5 +64,55 @@ impl Permission {
         Self::ALL
             .into_iter()
             .filter(|permission| names.iter().any(|name| name == permission.as_str()))
+    }
+}
+
+/// A role that Bulkhead ships.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuiltIn {
+    /// Everything.
+    Owner,
+    /// Everything but reverting changes and handing out API keys.
+    Admin,
+    /// Sees the tenant and uploads.
+    Member,
+    /// Sees the tenant.
+    Viewer,
+}
+
+impl BuiltIn {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Owner, Self::Admin, Self::Member, Self::Viewer];
+
+    /// Its name in the tenant.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Member => "member",
+            Self::Viewer => "viewer",
+        }
+    }
+
+    /// What it allows.
+    pub fn permissions(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL
+            .into_iter()
+            .filter(move |&permission| self.has(permission))
+    }
+
+    fn has(self, permission: Permission) -> bool {
+        use Permission::{
+            ApiKeysManage, AuditRevert, DevicesRead, MediaRead, MediaWrite, MembersRead,
+        };
+        match self {
+            Self::Owner => true,
+            Self::Admin => !matches!(permission, ApiKeysManage | AuditRevert),
+            Self::Member => matches!(
+                permission,
+                DevicesRead | MediaRead | MediaWrite | MembersRead
+            ),
+            Self::Viewer => matches!(permission, DevicesRead | MediaRead | MembersRead),
+        }
     }
 }

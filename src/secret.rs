@@ -6,6 +6,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -51,6 +52,38 @@ impl SecretKey {
         }
         mac.finalize().into_bytes().into()
     }
+}
+
+/// Encrypts, for whoever has the key; `about` is what it belongs to, and has to be the same when it is opened.
+pub fn seal(key: &[u8; 32], about: &[u8], mut text: Vec<u8>) -> Result<Vec<u8>> {
+    let nonce: [u8; NONCE_LEN] = rand::random();
+    cipher(key)?
+        .seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(about),
+            &mut text,
+        )
+        .map_err(|_| Error::internal("this is too long to be encrypted"))?;
+    text.extend(nonce);
+    Ok(text)
+}
+
+/// The text that was sealed, if key and `about` are the same.
+pub fn open(key: &[u8; 32], about: &[u8], mut sealed: Vec<u8>) -> Result<Vec<u8>> {
+    let refused = || Error::internal("this was sealed with another key, or is damaged");
+    let length = sealed.len().checked_sub(NONCE_LEN).ok_or_else(refused)?;
+    let nonce = Nonce::try_assume_unique_for_key(&sealed.split_off(length));
+    let nonce = nonce.map_err(|_| refused())?;
+    let opened = cipher(key)?.open_in_place(nonce, Aad::from(about), &mut sealed);
+    let length = opened.map_err(|_| refused())?.len();
+    sealed.truncate(length);
+    Ok(sealed)
+}
+
+fn cipher(key: &[u8; 32]) -> Result<LessSafeKey> {
+    let key = UnboundKey::new(&CHACHA20_POLY1305, key);
+    let key = key.map_err(|_| Error::internal("a key has 32 bytes"))?;
+    Ok(LessSafeKey::new(key))
 }
 
 /// Chooses the crypto of TLS, for the whole process; to be called before a client is built.
@@ -148,9 +181,10 @@ impl HashSlot {
         .map_err(Error::internal)?
     }
 
-    /// Whether the password matches; without a stored hash it takes as long and never does.
+    /// Whether the password matches; without a stored hash, or with an empty one, it takes as long and never does.
     pub async fn verify(self, password: &str, stored: Option<&str>) -> Result<bool> {
         let password = password.to_owned();
+        let stored = stored.filter(|stored| !stored.is_empty());
         let known = stored.is_some();
         let stored = stored.unwrap_or(&self.decoy).to_owned();
         tokio::task::spawn_blocking(move || {
@@ -204,6 +238,26 @@ fn derive(password: &str, salt: &[u8], params: &Params) -> Result<[u8; 32]> {
 mod tests {
     use super::*;
     use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+
+    #[test]
+    fn only_the_key_opens_what_was_sealed() {
+        let key = [7; 32];
+        let sealed = seal(&key, b"a device", b"49381706".to_vec()).unwrap();
+        assert_ne!(
+            sealed,
+            seal(&key, b"a device", b"49381706".to_vec()).unwrap()
+        );
+        let opened = open(&key, b"a device", sealed.clone()).unwrap();
+        assert_eq!(opened, b"49381706");
+        assert!(open(&[8; 32], b"a device", sealed.clone()).is_err());
+        assert!(open(&key, b"another", sealed.clone()).is_err());
+        for at in [0, sealed.len() - 1] {
+            let mut damaged = sealed.clone();
+            damaged[at] ^= 1;
+            assert!(open(&key, b"a device", damaged).is_err());
+        }
+        assert!(open(&key, b"a device", Vec::new()).is_err());
+    }
 
     #[test]
     fn hashes_are_what_the_library_makes_and_takes() {

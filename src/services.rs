@@ -3,7 +3,9 @@
 use crate::caller::Callers;
 use crate::config::Config;
 use crate::database::Database;
+use crate::feed::Feeds;
 use crate::media::store::Store;
+use crate::rates::Rates;
 use crate::secret::{Hasher, SecretKey};
 use crate::tenancy::Registry;
 
@@ -16,8 +18,12 @@ pub struct Services {
     pub database: Database,
     /// Tenants by host and id.
     pub registry: Registry,
+    /// What is new in tenants, for who follows it.
+    pub feeds: Feeds,
     /// Who is behind a token, for a moment.
     pub callers: Callers,
+    /// How fast requests may come.
+    pub rates: Rates,
     /// Passwords and PINs.
     pub hasher: Hasher,
     /// What signatures are derived from.

@@ -14,20 +14,30 @@ const MAX_ANSWER: usize = 8 << 20;
 /// The bytes of a request; with a body it is a POST of JSON.
 pub(crate) fn request(path: &str, host: &str, token: Option<&str>, body: Option<&str>) -> Vec<u8> {
     let method = if body.is_some() { "POST" } else { "GET" };
-    let mut head =
-        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n");
+    let mut headers = vec![("Host", host), ("Accept", "application/json")];
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    headers.extend(bearer.as_deref().map(|bearer| ("Authorization", bearer)));
+    headers.extend(body.map(|_| ("Content-Type", "application/json")));
+    message((method, path), &headers, body.map(str::as_bytes))
+}
+
+/// The bytes of any request.
+pub(crate) fn message(
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\n");
     // Writing into a String cannot fail.
-    if let Some(token) = token {
-        let _ = write!(head, "Authorization: Bearer {token}\r\n");
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     if let Some(body) = body {
-        let length = body.len();
-        let _ = write!(
-            head,
-            "Content-Type: application/json\r\nContent-Length: {length}\r\n"
-        );
+        let _ = write!(head, "Content-Length: {}\r\n", body.len());
     }
-    format!("{head}\r\n{}", body.unwrap_or_default()).into_bytes()
+    let mut bytes = format!("{head}\r\n").into_bytes();
+    bytes.extend(body.unwrap_or_default());
+    bytes
 }
 
 /// An answer, in its connection's buffer.
@@ -58,14 +68,19 @@ impl Connection {
         }
     }
 
-    /// Sends a request and reads its answer.
+    /// What was read since the last request began, head and all: also of an answer that was not waited for.
+    pub(crate) fn received(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Sends a request and reads its answer. Dropped before, it closes the connection.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>> {
+        self.buffer.clear();
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => connect(&self.address).await?,
         };
         stream.write_all(request).await?;
-        self.buffer.clear();
         let head = loop {
             more(&mut stream, &mut self.buffer).await?;
             if let Some(end) = self

@@ -39,8 +39,9 @@ pub(crate) async fn run(target: &Target, plan: Plan) -> Result<Sample> {
     let target = Arc::new(target.clone());
     let began = Instant::now();
     let mut clients = JoinSet::new();
-    for _ in 0..plan.connections {
-        clients.spawn(client(Arc::clone(&target), began + plan.time));
+    for number in 0..plan.connections {
+        let step = (number, plan.connections);
+        clients.spawn(client(Arc::clone(&target), step, began + plan.time));
     }
     let all = timeout(plan.time + PATIENCE, clients.join_all()).await;
     let seconds = began.elapsed().as_secs_f64();
@@ -60,13 +61,21 @@ pub(crate) async fn run(target: &Target, plan: Plan) -> Result<Sample> {
 }
 
 /// One connection's latencies in microseconds.
-async fn client(target: Arc<Target>, until: Instant) -> Result<Vec<u32>> {
+async fn client(
+    target: Arc<Target>,
+    (first, step): (usize, usize),
+    until: Instant,
+) -> Result<Vec<u32>> {
+    let mut asked = first;
     let mut connection = Connection::new(&target.address);
     let mut latencies = Vec::with_capacity(1 << 14);
     let mut sent = Instant::now();
     while sent < until {
-        let Answer { status, body } = connection.exchange(&target.request).await?;
-        if status != 200 || body != target.expected {
+        let request = &target.requests[asked % target.requests.len()];
+        asked += step;
+        let answer = connection.exchange(request).await?;
+        if !target.is_answered(&answer) {
+            let Answer { status, body } = answer;
             let text = String::from_utf8_lossy(body);
             return Err(format!("under load, {} answered {status}: {text}", target.address).into());
         }

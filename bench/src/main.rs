@@ -1,17 +1,21 @@
-//! Bulkhead's figures: `cargo run --release -p bench -- requests|onboarding`. Each bench runs its own server and
+//! Bulkhead's figures: `cargo run --release -p bench -- requests|onboarding|tenants|leaks`. Each bench runs its own server and
 //! PostgreSQL, and compares what it measured in the same run.
 
 mod http;
+mod leaks;
 mod load;
 mod onboarding;
 mod place;
+mod population;
 mod postgres;
 mod process;
+mod proxy;
 mod report;
 mod requests;
 mod server;
 mod site;
 mod stats;
+mod tenants;
 mod usage;
 
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +43,10 @@ enum Bench {
     Requests(requests::Options),
     /// Milliseconds to make a tenant with its owner
     Onboarding(onboarding::Options),
+    /// Memory and latency with many tenants, asked at random
+    Tenants(tenants::Options),
+    /// Whether anything of one tenant's ever comes with another's answers, whatever fails
+    Leaks(leaks::Options),
 }
 
 /// What every bench can be told.
@@ -78,6 +86,14 @@ fn run(bench: Bench) -> Result<()> {
             .enable_all()
             .build()?
             .block_on(unless_stopped(requests::run(options))),
+        Bench::Tenants(options) => Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(unless_stopped(tenants::run(options))),
+        Bench::Leaks(options) => Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(unless_stopped(leaks::run(options))),
         // The library runs as it does in the program.
         Bench::Onboarding(options) => Builder::new_multi_thread()
             .enable_all()

@@ -61,10 +61,15 @@ impl Place {
 
     /// The library on the managed server of this place: attached if a child runs it, else as its owner.
     pub(crate) async fn app(&self) -> Result<App> {
+        self.app_with(Config::default()).await
+    }
+
+    /// The same, with other settings.
+    pub(crate) async fn app_with(&self, config: Config) -> Result<App> {
         let config = Config {
             data_dir: self.data_dir(),
             pg_bin: self.pg_bin.clone(),
-            ..Config::default()
+            ..config
         };
         let key = SecretKey::new(KEY).map_err(explain)?;
         App::start(config, key, true).await.map_err(explain)

@@ -1,9 +1,13 @@
-//! The PostgreSQL that the server under test runs, and pgbench against it: the floor.
+//! The PostgreSQL that the server under test runs or is given, and pgbench against it: the floor.
 
 use crate::load::{Plan, Sample};
-use crate::place::Place;
+use crate::place::{KEY, Place, explain};
 use crate::{Result, usage};
 use bulkhead::database::managed::{Server, Settings};
+use bulkhead::database::own;
+use bulkhead::secret::{SecretKey, hex};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
 use std::fs::read_to_string;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -14,6 +18,8 @@ use tokio::process::Command;
 const DATABASE: &str = "pgbench";
 /// Its size: 100,000 rows each; five of them stay in PostgreSQL's memory.
 const SCALE: &str = "5";
+/// Bulkhead's database and the role that owns it, on a managed server.
+pub(crate) const OWNER: &str = "bulkhead";
 
 /// A running server, to which its superuser connects.
 #[derive(Debug)]
@@ -34,6 +40,23 @@ impl Postgres {
             server.stop().await?;
             return Err("bulkhead dev runs no PostgreSQL of its own here".into());
         }
+        Self::found(place, server)
+    }
+
+    /// Starts one in this place, ready for Bulkhead, and keeps it: whatever else runs in the place attaches to it.
+    pub(crate) async fn start(place: &mut Place, durable: bool) -> Result<Self> {
+        let mut settings = Settings::new(place.data_dir().join("postgres"));
+        settings.bin_dir.clone_from(&place.pg_bin);
+        settings.path = bulkhead::config::search_path();
+        settings.cache_dir = bulkhead::config::cache_dir().map(|dir| dir.join("bulkhead"));
+        settings.may_download = true;
+        settings.durable = durable;
+        let server = Server::start(&settings).await?;
+        own(&server, &key()?).await.map_err(explain)?;
+        Self::found(place, server)
+    }
+
+    fn found(place: &mut Place, server: Server) -> Result<Self> {
         place.found_postgres(server.data_dir().to_owned());
         let file = server.data_dir().join("pgdata/postmaster.pid");
         let postmaster = read_to_string(file)?
@@ -49,6 +72,50 @@ impl Postgres {
             postmaster,
             programs,
         })
+    }
+
+    /// Whether a commit survives a power cut, from now on: for what is made before anything is measured, it need not.
+    pub(crate) async fn durable(&self, durable: bool) -> Result<()> {
+        let mut superuser = self.connect().await?;
+        for name in ["fsync", "synchronous_commit", "full_page_writes"] {
+            let set = format!("ALTER SYSTEM SET {name} = {durable}");
+            superuser.execute(AssertSqlSafe(set)).await?;
+        }
+        superuser.execute("SELECT pg_reload_conf()").await?;
+        superuser.execute("CHECKPOINT").await?;
+        // What was written before is still on its way to the disk.
+        let synced = Command::new("sync").status().await?;
+        if synced.success() {
+            Ok(())
+        } else {
+            Err("sync failed".into())
+        }
+    }
+
+    /// Stops it, if it is ours.
+    pub(crate) async fn stop(self) -> Result<()> {
+        Ok(self.server.stop().await?)
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// The superuser and its password.
+    pub(crate) fn superuser(&self) -> (&str, &str) {
+        (self.server.user(), self.server.password())
+    }
+
+    /// A connection to Bulkhead's database as the superuser.
+    pub(crate) async fn connect(&self) -> Result<PgConnection> {
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(self.server.host())
+            .port(self.server.port())
+            .username(self.server.user())
+            .password(self.server.password())
+            .database(OWNER);
+        Ok(options.connect().await?)
     }
 
     /// Its version.
@@ -119,4 +186,16 @@ impl Postgres {
         }
         Ok(String::from_utf8(output.stdout)?)
     }
+}
+
+/// Bulkhead's database as its owner, at a port that leads to this server. Without TLS: a proxy is to read along.
+pub(crate) fn url(port: u16) -> Result<String> {
+    let password = hex(&key()?.mac("database owner", &[]));
+    Ok(format!(
+        "postgres://{OWNER}:{password}@127.0.0.1:{port}/{OWNER}?sslmode=disable"
+    ))
+}
+
+fn key() -> Result<SecretKey> {
+    SecretKey::new(KEY).map_err(explain)
 }

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use std::io::{Write, stderr, stdout};
 
@@ -51,6 +52,11 @@ impl Report {
         }
     }
 
+    /// Keeps a count.
+    pub(crate) fn count(&mut self, name: &str, value: u64) {
+        self.figures.insert(name.to_owned(), json!(value));
+    }
+
     /// Prints the figures, if asked to.
     pub(crate) fn finish(self) -> Result<()> {
         if self.json {
@@ -64,4 +70,15 @@ impl Report {
 pub(crate) fn note(text: &str) {
     // Nobody is left to tell if this fails.
     let _ = writeln!(stderr(), "{text}");
+}
+
+/// A bar on standard error, if that is a terminal.
+pub(crate) fn progress(length: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{bar:40} {human_pos} of {human_len}, {per_sec}, {eta} left");
+    let bar = ProgressBar::new(length);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }

@@ -66,7 +66,7 @@ pub(crate) fn command(program: &Path, place: &Place) -> Command {
     command
 }
 
-/// `bulkhead dev`, ready.
+/// A `bulkhead` that serves, ready.
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Process,
@@ -75,8 +75,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts it and waits until it is ready.
+    /// Starts `bulkhead dev` and waits until it is ready.
     pub(crate) async fn start(program: &Path, place: &Place) -> Result<Self> {
+        Self::run(program, place, &["dev"], &[]).await
+    }
+
+    /// Starts a command that serves, with these variables in its environment, and waits until it is ready.
+    pub(crate) async fn run(
+        program: &Path,
+        place: &Place,
+        arguments: &[&str],
+        variables: &[(&str, String)],
+    ) -> Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
@@ -84,7 +94,9 @@ impl Server {
         let file = File::create(&log)?;
         let mut command = command(program, place);
         command
-            .args(["--http", &format!("127.0.0.1:{port}"), "dev"])
+            .args(["--http", &format!("127.0.0.1:{port}")])
+            .args(arguments)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdout(file.try_clone()?)
             .stderr(file);
         let mut server = Self {
@@ -95,11 +107,16 @@ impl Server {
         while !server.ready().await {
             if server.process.ended() || Instant::now() > deadline {
                 let said = read_to_string(&log).unwrap_or_default();
-                return Err(format!("bulkhead dev did not become ready. It said:\n{said}").into());
+                return Err(format!("bulkhead did not become ready. It said:\n{said}").into());
             }
             sleep(Duration::from_millis(50)).await;
         }
         Ok(server)
+    }
+
+    /// Whether it ended by itself, which it must not.
+    pub(crate) fn ended(&mut self) -> bool {
+        self.process.ended()
     }
 
     /// Host and port.

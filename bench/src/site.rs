@@ -10,10 +10,12 @@ use std::str::FromStr;
 pub(crate) struct Target {
     /// Host and port.
     pub(crate) address: String,
-    /// The whole request.
-    pub(crate) request: Vec<u8>,
-    /// The body of the answer, which was looked at.
+    /// The whole requests, asked in turn: of n connections, each takes every n-th.
+    pub(crate) requests: Vec<Vec<u8>>,
+    /// The body of the answer to each, which was looked at.
     pub(crate) expected: Vec<u8>,
+    /// Whether what is answered changes within itself: signed links.
+    pub(crate) changes: bool,
 }
 
 impl Target {
@@ -22,15 +24,30 @@ impl Target {
         let mut connection = Connection::new(address);
         let Answer { status, body } = connection.exchange(&request).await?;
         let text = String::from_utf8_lossy(body);
-        if status != 200 || text.contains("\"errors\":[{") || text.contains("\"errors\": [{") {
+        if status != 200 || has_errors(&text) {
             return Err(format!("{address} answered {status}: {text}").into());
         }
         Ok(Self {
             address: address.to_owned(),
-            request,
+            requests: vec![request],
             expected: body.to_owned(),
+            changes: false,
         })
     }
+
+    /// Whether this is the answer; of one that changes, whether it may be.
+    pub(crate) fn is_answered(&self, answer: &Answer<'_>) -> bool {
+        answer.status == 200
+            && (answer.body == self.expected
+                || self.changes
+                    && answer.body.len() == self.expected.len()
+                    && !has_errors(&String::from_utf8_lossy(answer.body)))
+    }
+}
+
+fn has_errors(text: &str) -> bool {
+    let text = text.replace(' ', "");
+    text.contains("\"errors\":[{")
 }
 
 /// Where GraphQL is served, and as whom.
@@ -58,6 +75,30 @@ impl Site {
         let body = json!({ "query": document }).to_string();
         let request = request(&self.path, &self.host, self.token.as_deref(), Some(&body));
         Target::verified(&self.address, request).await
+    }
+
+    /// The first of these documents that is answered: peers have different schemas.
+    pub(crate) async fn one_of(&self, documents: &[&str]) -> Result<Target> {
+        let mut refused = String::new();
+        for document in documents {
+            match self.document(document).await {
+                Ok(target) => return Ok(target),
+                Err(error) => refused = error.to_string(),
+            }
+        }
+        Err(refused.into())
+    }
+
+    /// Documents to execute in turn, whose answers are the same.
+    pub(crate) async fn documents(&self, documents: &[String]) -> Result<Target> {
+        let first = documents.first().map_or("", String::as_str);
+        let mut all = self.document(first).await?;
+        let more = documents.iter().skip(1).map(|document| {
+            let body = json!({ "query": document }).to_string();
+            request(&self.path, &self.host, self.token.as_deref(), Some(&body))
+        });
+        all.requests.extend(more);
+        Ok(all)
     }
 
     /// The string at `pointer` (RFC 6901) in the answer to a document.

@@ -25,14 +25,10 @@ impl Usage {
     pub(crate) fn now(server: i32, postmaster: i32) -> Option<Self> {
         let own = Times::of("self")?;
         let first = Times::of(postmaster)?;
-        let backends = read_dir("/proc").ok()?.flatten().filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            name.starts_with(|c: char| c.is_ascii_digit())
-                .then(|| Times::of(name))?
-        });
+        let backends = children(postmaster)?;
         let backends: f64 = backends
-            .filter(|one| one.parent == postmaster)
-            .map(|one| one.own)
+            .into_iter()
+            .filter_map(|pid| Some(Times::of(pid)?.own))
             .sum();
         Some(Self {
             server: Times::of(server)?.own,
@@ -87,6 +83,41 @@ fn idle() -> Option<f64> {
         .filter_map(|number| number.parse::<f64>().ok())
         .sum();
     Some(ticks / TICKS)
+}
+
+/// The processes that this one started.
+fn children(parent: i32) -> Option<Vec<i32>> {
+    let numbers = read_dir("/proc").ok()?.flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        (Times::of(pid)?.parent == parent).then_some(pid)
+    });
+    Some(numbers.collect())
+}
+
+/// Private memory of PostgreSQL's processes in MB (10⁶ bytes), and how many they are. What they share counts nowhere, not
+/// even a page that only one of them has touched yet.
+pub(crate) fn private_mb(postmaster: i32) -> Option<(f64, usize)> {
+    let mut processes = children(postmaster)?;
+    processes.push(postmaster);
+    // One that has just ended has none.
+    let kib = processes.iter().filter_map(|pid| private_kib(*pid));
+    Some((kib.sum::<f64>() * 1024.0 / 1e6, processes.len()))
+}
+
+fn private_kib(pid: i32) -> Option<f64> {
+    let text = read_to_string(format!("/proc/{pid}/smaps")).ok()?;
+    let (mut sum, mut shared) = (0.0, false);
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (first, second) = (words.next()?, words.next().unwrap_or_default());
+        if !first.ends_with(':') {
+            // A mapping: its addresses, then its permissions, the last of which says whether it is shared.
+            shared = second.ends_with('s');
+        } else if !shared && matches!(first, "Private_Clean:" | "Private_Dirty:") {
+            sum += second.parse().unwrap_or(0.0);
+        }
+    }
+    Some(sum)
 }
 
 /// Resident memory of a process in MB (10⁶ bytes).

@@ -106,12 +106,13 @@ async fn upload(services: &Services, tx: &TenantTx, filename: &str, hue: [u8; 3]
     let by = Actor::System("demo data".to_owned());
     let media = media::create_upload(tx, new, &by, services.config.media_max_bytes).await?;
     let key = Key::staging(tx.tenant(), media.id);
+    let size = bytes.len() as u64;
     services
         .store
         .objects()
         .put(key.path(), bytes.into())
         .await?;
-    media::complete_upload(tx, media.id).await?;
+    media::complete_upload(tx, media.id, size).await?;
     Ok(())
 }
 

@@ -6,6 +6,9 @@ use crate::config::{Config, Env};
 use crate::error::{Error, Result};
 use std::time::Instant;
 
+/// Spares at most: few tenants are made on somebody's own machine.
+const SPARES: u32 = 2;
+
 /// Runs everything until Ctrl-C.
 pub(super) async fn run(config: Config) -> Result<()> {
     if config.env == Env::Production {
@@ -16,6 +19,10 @@ pub(super) async fn run(config: Config) -> Result<()> {
     let began = Instant::now();
     let key = serve::key(&config)?;
     let (listener, config) = serve::listen(config).await?;
+    let config = Config {
+        spares: config.spares.min(SPARES),
+        ..config
+    };
     let app = App::start(config, key, true).await?;
     demo::seed(&app.services).await?;
     out::print(&summary(&app, began.elapsed().as_secs_f64()))?;

@@ -1,19 +1,34 @@
 //! The commands, one file each.
 
+mod cell;
+mod check;
 mod config;
+mod confirm;
 mod demo;
 mod dev;
+mod doctor;
+mod domain;
 mod hardening;
+mod lifecycle;
+mod limits;
 mod out;
+mod plan;
 mod serve;
 mod tenant;
 
-use crate::config::Config;
+use crate::config::{Config, Env};
 use crate::error::Result;
+use crate::graphql::ErrorCode;
 use crate::telemetry;
+use async_graphql::ValidationMode;
+use async_graphql::resolver_utils::EnumType as _;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The exit code of a check that found something; that it could not be made is 1, as any failure.
+const FOUND: u8 = 2;
 
 /// A multi-tenant backend: each tenant with its own PostgreSQL schema, role, media prefix and audit trail.
 #[derive(Debug, Parser)]
@@ -51,22 +66,42 @@ enum Command {
     },
     /// Run jobs
     Worker,
-    /// Make and look at tenants
+    /// Make tenants, look at them, and lead them through their life
     #[command(subcommand)]
     Tenant(tenant::Command),
+    /// Make and look at plans: the limits of tenants
+    #[command(subcommand)]
+    Plan(plan::Command),
+    /// Look at the cells, add one, deal the tenants to them anew
+    #[command(subcommand)]
+    Cell(cell::Command),
     /// Print the GraphQL schema of the tenant API
     Schema,
+    /// Print the reference of all error codes, in Markdown
+    Errors,
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Look at PostgreSQL, roles, cells, tenants and spares, and say what mends them; the exit code is 2 if something must be
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the SQL that is still to be run, as a superuser, to close what PostgreSQL leaves open
     Hardening,
 }
 
-/// Runs the command.
-pub async fn run(cli: Cli) -> Result<()> {
-    if matches!(cli.command, Some(Command::Schema)) {
-        return out::print(&format!("{}\n", schema_text().trim_end()));
+/// Runs the command. What it was to check and found wanting is an exit code, and no error.
+pub async fn run(cli: Cli) -> Result<ExitCode> {
+    let text = match cli.command {
+        Some(Command::Schema) => Some(format!("{}\n", schema_text().trim_end())),
+        Some(Command::Errors) => Some(errors_text()),
+        _ => None,
+    };
+    if let Some(text) = text {
+        out::print(&text)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let config = cli.settings.load()?;
     telemetry::init(&config)?;
@@ -74,11 +109,15 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Dev => dev::run(config).await,
         Command::Serve { worker } => serve::serve(config, worker).await,
         Command::Worker => serve::worker(config).await,
-        Command::Tenant(command) => tenant::run(config, command).await,
+        Command::Plan(command) => plan::run(config, command).await,
+        Command::Cell(command) => cell::run(config, command).await,
+        Command::Tenant(command) => return tenant::run(config, command).await,
         Command::Config(config::Command::Show) => config::show(&config),
+        Command::Doctor { json } => return doctor::run(config, json).await,
         Command::Hardening => hardening::run(config).await,
-        Command::Schema => Ok(()),
+        Command::Schema | Command::Errors => Ok(()),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 /// The tenant API's schema, sorted.
@@ -88,7 +127,14 @@ pub fn schema_text() -> String {
         .sorted_arguments()
         .sorted_enum_items()
         .include_specified_by();
-    crate::app::schema(crate::config::Env::Development).sdl_with_options(options)
+    let schema = crate::app::schema(Env::Development, ValidationMode::Strict);
+    schema.sdl_with_options(options)
+}
+
+/// The reference of all error codes.
+pub fn errors_text() -> String {
+    let as_data = ErrorCode::items();
+    crate::code::reference(|code| as_data.iter().any(|item| item.name == code))
 }
 
 impl SettingsArgs {

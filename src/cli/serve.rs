@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::http;
 use crate::secret::SecretKey;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long requests that are under way may take when the process stops.
 const DRAIN: Duration = Duration::from_secs(30);
+/// Files that a process has open besides its clients' connections, at most: PostgreSQL, media, the program's own.
+const FILES: u64 = 1024;
 
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn serve(config: Config, worker: bool) -> Result<()> {
@@ -48,7 +51,23 @@ pub(super) async fn listen(config: Config) -> Result<(TcpListener, Config)> {
         ))
     })?;
     let http = listener.local_addr().map_err(Error::internal)?;
+    allow_files(config.http_limits.connections);
     Ok((listener, Config { http, ..config }))
+}
+
+/// Each connection is an open file, of which a process may often have no more than 1024 unless it asks.
+fn allow_files(connections: u32) {
+    let wanted = u64::from(connections) + FILES;
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let raised = wanted.min(hard).max(soft);
+        setrlimit(Resource::RLIMIT_NOFILE, raised, hard).map(|()| raised)
+    });
+    if !allowed.is_ok_and(|allowed| allowed >= wanted) {
+        tracing::warn!(
+            wanted,
+            "the system allows fewer open files than http_limits.connections needs: raise `ulimit -n`"
+        );
+    }
 }
 
 /// Serves and runs jobs until a signal, or until our PostgreSQL ends, and then stops all of it: no new requests and claims,
@@ -67,14 +86,11 @@ pub(super) async fn until_signalled(
     let served = async {
         match listener {
             Some(listener) => tokio::select! {
-                served = http::serve(&app, listener, stop.clone().cancelled_owned()) => served,
+                () = http::serve(&app, listener, stop.clone().cancelled_owned()) => {}
                 // A client that never finishes its request does not keep the process.
-                () = async { stop.cancelled().await; sleep(DRAIN).await } => Ok(()),
+                () = async { stop.cancelled().await; sleep(DRAIN).await } => {}
             },
-            None => {
-                stop.cancelled().await;
-                Ok(())
-            }
+            None => stop.cancelled().await,
         }
     };
     let worked = async {
@@ -95,12 +111,11 @@ pub(super) async fn until_signalled(
         stop.cancelled().await;
         signalled().await
     };
-    let (served, reason) = tokio::select! {
-        (served, (), reason) = async { tokio::join!(served, worked, asked) } => (served, reason),
+    let reason = tokio::select! {
+        ((), (), reason) = async { tokio::join!(served, worked, asked) } => reason,
         again = again => return again.and(Err(Error::config("ended at once, as asked; what was under way was cut short"))),
     };
     let stopped = app.stop().await;
-    served?;
     match reason? {
         Some(ended) => Err(ended),
         None => stopped,

@@ -1,6 +1,6 @@
-//! `bulkhead tenant create|list|show`.
+//! `bulkhead tenant create|list|show`; the files beside it have the rest.
 
-use super::out;
+use super::{check, domain, lifecycle, limits, out};
 use crate::app::{App, create_tenant};
 use crate::config::{self, Config};
 use crate::database::Tenant;
@@ -9,6 +9,7 @@ use crate::services::Services;
 use crate::tenancy::{self, NewTenant};
 use clap::Subcommand;
 use serde_json::json;
+use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -35,6 +36,14 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compare tenants and spares with the template; the exit code is 2 if one differs
+    Check {
+        /// Only this tenant
+        slug: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show one tenant
     Show {
         /// Which
@@ -43,11 +52,27 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Life(lifecycle::Command),
+    /// Let a tenant be reached by domains of its own
+    #[command(subcommand)]
+    Domain(domain::Command),
+    /// Change a tenant's name, plan, limits and settings; every server has them within a second
+    Set(limits::SetArgs),
+    /// Show what a tenant may use, and uses
+    Limits {
+        /// Which
+        slug: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
-pub(super) async fn run(config: Config, command: Command) -> Result<()> {
+pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode> {
     let key = super::serve::key(&config)?;
     let app = App::start(config, key, false).await?;
+    let mut code = ExitCode::SUCCESS;
     let done = match command {
         Command::Create {
             slug,
@@ -77,9 +102,17 @@ pub(super) async fn run(config: Config, command: Command) -> Result<()> {
         }
         Command::List { json } => list(&app.services, json).await,
         Command::Show { slug, json } => show(&app.services, &slug, json).await,
+        Command::Life(command) => lifecycle::run(&app.services, command).await,
+        Command::Domain(command) => domain::run(&app.services, command).await,
+        Command::Set(args) => limits::set(&app.services, args).await,
+        Command::Limits { slug, json } => limits::show(&app.services, &slug, json).await,
+        Command::Check { slug, json } => {
+            let checked = check::run(&app.services.database, slug.as_deref(), json).await;
+            checked.map(|found| code = found)
+        }
     };
     let stopped = app.stop().await;
-    done.and(stopped)
+    done.and(stopped).map(|()| code)
 }
 
 struct New {
@@ -133,7 +166,7 @@ async fn list(services: &Services, as_json: bool) -> Result<()> {
         [
             tenant.slug.clone(),
             tenant.name.clone(),
-            "active".to_owned(),
+            tenant.state.to_string(),
             tenant.schema_name.clone(),
             tenant.created_at.format("%Y-%m-%d %H:%M").to_string(),
         ]
@@ -147,17 +180,16 @@ async fn list(services: &Services, as_json: bool) -> Result<()> {
 async fn show(services: &Services, slug: &str, as_json: bool) -> Result<()> {
     let tx = services.database.platform().await?;
     let tenant = tenancy::by_slug(&tx, slug).await?;
-    let tenant = tenant.ok_or_else(|| {
-        Error::config(format!(
-            "there is no tenant {slug}; `bulkhead tenant list` shows those there are"
-        ))
-    })?;
+    let tenant = tenant.ok_or_else(|| tenancy::limits::no_tenant(slug))?;
     let domains = tenancy::domains(&tx, tenant.id).await?;
     tx.commit().await?;
-    let hosts: Vec<String> = domains.into_iter().map(|domain| domain.host).collect();
+    let hosts: Vec<String> = domains.iter().map(domain::brief).collect();
     let mut shown = describe(&tenant);
-    shown["domains"] = json!(hosts);
+    shown["domains"] = domains.iter().map(domain::describe).collect();
     shown["url"] = json!(url(&services.config, &tenant));
+    for (key, value) in limits::describe(&tenant) {
+        shown[key] = value;
+    }
     if as_json {
         return out::json(&shown);
     }
@@ -172,20 +204,22 @@ async fn show(services: &Services, slug: &str, as_json: bool) -> Result<()> {
                 hosts.join(", ")
             },
         ],
-        ["state".to_owned(), "active".to_owned()],
+        ["state".to_owned(), tenant.state.to_string()],
         ["schema".to_owned(), tenant.schema_name.clone()],
         ["role".to_owned(), tenant.role_name.clone()],
         ["cell".to_owned(), tenant.cell_id.to_string()],
         ["created".to_owned(), tenant.created_at.to_rfc3339()],
     ];
+    let limits = limits::lines(services, &tenant);
+    let rows = rows.into_iter().chain(limits);
     out::print(&out::table([&tenant.slug, ""], rows))
 }
 
-fn describe(tenant: &Tenant) -> serde_json::Value {
+pub(super) fn describe(tenant: &Tenant) -> serde_json::Value {
     json!({
         "slug": tenant.slug,
         "name": tenant.name,
-        "state": "active",
+        "state": tenant.state.to_string(),
         "schema": tenant.schema_name,
         "role": tenant.role_name,
         "cell": tenant.cell_id,

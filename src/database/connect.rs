@@ -1,8 +1,10 @@
 //! From a configuration to a database that is ready: found or started, migrated, hardened, with its cells.
 
+use super::cell::Logins;
+use super::changes::Changes;
 use super::managed::{Server, Settings};
 use super::pool::Pool;
-use super::{Database, cell, hardening, migrate, quote};
+use super::{Database, hardening, migrate, quote};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
@@ -16,8 +18,6 @@ use tokio::sync::Notify;
 
 /// Database and owner role of the managed server.
 const MANAGED: &str = "bulkhead";
-/// Connections for the platform's own work: registry, claims, onboarding.
-const PLATFORM_SHARE: usize = 4;
 
 /// Finds or starts PostgreSQL, and makes the database ready: platform and tenant schemas at this binary's migrations,
 /// the template rendered, cells that can log in. Returns the managed server too, if it is ours to stop.
@@ -29,26 +29,30 @@ pub async fn connect(
     may_download: bool,
 ) -> Result<(Database, Option<Server>)> {
     let (owner, server) = find(config, key, may_download).await?;
-    let mut connection = owner
+    let direct = direct(config, &owner)?;
+    let mut connection = direct
         .connect()
         .await
-        .map_err(|e| unreachable_database(&owner, &e))?;
+        .map_err(|e| unreachable_database(&direct, &e))?;
     let server_version = version(&mut connection).await?;
     let owned = is_superuser(&mut connection).await?;
     if owned {
-        hardening::apply(&mut connection, owner.get_username()).await?;
+        hardening::apply(&mut connection, direct.get_username()).await?;
     }
-    hardening::warn(&mut connection, owner.get_username()).await?;
-    let instance = migrate::platform(&owner, &mut connection).await?;
-    let cell = cell::login(&mut connection, (&instance, key), config, &owner).await?;
-    migrate::tenants(&owner).await?;
-    let size = config.max_connections as usize;
-    let platform = PLATFORM_SHARE.min(size / 2);
+    hardening::warn(&mut connection, direct.get_username()).await?;
+    let instance = migrate::platform(&direct, &mut connection).await?;
+    let logins = Logins::new((owner, direct.clone()), key.clone(), config);
+    logins
+        .prepare(&mut connection, &instance, config.cells)
+        .await?;
+    migrate::tenants(&direct).await?;
     let database = Database {
-        platform: Pool::new(owner, platform),
-        cells: Arc::from([Pool::new(cell, size - platform)]),
+        listening: direct,
+        pool: Pool::new(logins, config.max_connections as usize),
+        unplanted: if config.pooler { quote::UNPLANTED } else { "" },
         clock: Clock,
         enqueued: Arc::new(Notify::new()),
+        changes: Arc::new(Changes::new(Clock.new_id().simple().to_string())),
         instance: instance.into(),
         server_version: server_version.into(),
     };
@@ -58,6 +62,7 @@ pub async fn connect(
 /// The statements that are still to be run, as a superuser, on the configured database.
 pub async fn missing_hardening(config: &Config, key: &SecretKey) -> Result<Vec<String>> {
     let (owner, server) = find(config, key, false).await?;
+    let owner = direct(config, &owner)?;
     let mut connection = owner
         .connect()
         .await
@@ -69,13 +74,22 @@ pub async fn missing_hardening(config: &Config, key: &SecretKey) -> Result<Vec<S
     missing
 }
 
-async fn find(
+pub(super) async fn find(
     config: &Config,
     key: &SecretKey,
     may_download: bool,
 ) -> Result<(PgConnectOptions, Option<Server>)> {
     match &config.database_url {
-        Some(url) => Ok((given(url.expose_secret())?, None)),
+        Some(url) => {
+            let owner = given(url.expose_secret(), "DATABASE_URL")?;
+            // What a pooler of transactions does not know at the start of a session, it refuses.
+            let owner = if config.pooler {
+                owner.extra_float_digits(None)
+            } else {
+                owner
+            };
+            Ok((owner, None))
+        }
         None => {
             let (owner, server) = managed(config, key, may_download).await?;
             Ok((owner, Some(server)))
@@ -83,9 +97,17 @@ async fn find(
     }
 }
 
-fn given(url: &str) -> Result<PgConnectOptions> {
+/// The owner past the pooler: for migrations and roles, and whatever needs a session.
+fn direct(config: &Config, owner: &PgConnectOptions) -> Result<PgConnectOptions> {
+    match &config.direct_url {
+        Some(url) => given(url.expose_secret(), "BULKHEAD_DIRECT_URL"),
+        None => Ok(owner.clone()),
+    }
+}
+
+fn given(url: &str, key: &str) -> Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url)
-        .map_err(|e| Error::config(format!("DATABASE_URL cannot be used: {e}")))?;
+        .map_err(|e| Error::config(format!("{key} cannot be used: {e}")))?;
     Ok(settings(options))
 }
 
@@ -96,7 +118,7 @@ fn settings(options: PgConnectOptions) -> PgConnectOptions {
         .disable_statement_logging()
 }
 
-fn unreachable_database(options: &PgConnectOptions, error: &sqlx::Error) -> Error {
+pub(super) fn unreachable_database(options: &PgConnectOptions, error: &sqlx::Error) -> Error {
     Error::config(format!(
         "PostgreSQL at {}:{} cannot be used as {}: {error}",
         options.get_host(),
@@ -184,7 +206,7 @@ pub async fn own(server: &Server, key: &SecretKey) -> Result<PgConnectOptions> {
     Ok(owner)
 }
 
-async fn version(connection: &mut PgConnection) -> Result<String> {
+pub(super) async fn version(connection: &mut PgConnection) -> Result<String> {
     let (number,): (String,) = sqlx::query_as("SELECT current_setting('server_version_num')")
         .fetch_one(&mut *connection)
         .await?;

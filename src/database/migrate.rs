@@ -2,16 +2,19 @@
 //!
 //! One ledger for all of them, in the platform schema; one schema's step is one transaction with its ledger row in it.
 
-use super::{PlatformTx, identifier};
+use super::{PlatformTx, identifier, listen};
 use crate::error::{Error, Result};
+use migration::tenant::UNAUDITED;
 use regex_lite::Regex;
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, SqlxPostgresConnector, Statement, TransactionTrait as _,
+    ConnectionTrait, DatabaseTransaction, FromQueryResult, SqlxPostgresConnector, Statement,
+    TransactionTrait as _,
 };
 use sea_orm_migration::{MigrationTrait, SchemaManager};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _};
 use std::collections::HashSet;
+use uuid::Uuid;
 
 /// The schema that new tenants are copies of.
 pub const TEMPLATE_SCHEMA: &str = "t_template";
@@ -56,7 +59,8 @@ pub(super) async fn platform(
     Ok(instance)
 }
 
-/// Migrates the template, then every tenant whose schema is behind.
+/// Migrates the template, then every tenant whose schema is behind. A tenant that cannot be migrated is said, and stands in
+/// nobody's way: until it can, its requests are refused as upgrading.
 pub(super) async fn tenants(owner: &PgConnectOptions) -> Result<()> {
     let migrator = Migrator::connect(owner).await?;
     migrator
@@ -67,22 +71,53 @@ pub(super) async fn tenants(owner: &PgConnectOptions) -> Result<()> {
         return Ok(());
     }
     let grants = grants(&migrator.0).await?.join("; ");
-    for (schema, role) in behind {
-        let grants = for_tenant(&grants, &schema, &role)?;
-        migrator
-            .bring(&schema, migration::tenant::migrations(), Some(&grants))
-            .await?;
-        tracing::info!(schema, "tenant schema migrated");
+    let mut failed = 0;
+    for tenant in behind {
+        let grants = for_tenant(&grants, &tenant.schema_name, &tenant.role_name)?;
+        let last = format!("{grants}; {}", listen::notify_tenant(tenant.id));
+        let (slug, schema) = (&tenant.slug, &tenant.schema_name);
+        let steps = migration::tenant::migrations();
+        match migrator.bring(schema, steps, Some(&last)).await {
+            Ok(()) => tracing::info!(slug, schema, "tenant migrated"),
+            Err(error) => {
+                failed += 1;
+                tracing::error!(slug, schema, ?error, "a tenant cannot be migrated");
+            }
+        }
+    }
+    if failed > 0 {
+        tracing::error!(
+            tenants = failed,
+            "not migrated, and refused until they are; `bulkhead tenant check` names what they lack"
+        );
     }
     Ok(())
 }
 
-/// What a tenant's role may do, read from the template: everything with rows of audited tables, read the history, and run
-/// the functions that are not triggers. Statements for the template's schema and the role [`ROLE`].
+/// Names of the steps that this binary wants a tenant to have.
+pub fn steps() -> Vec<String> {
+    let steps = migration::tenant::migrations();
+    steps.iter().map(|step| step.name().to_owned()).collect()
+}
+
+/// A tenant that lacks a step.
+#[derive(Debug, FromQueryResult)]
+struct Behind {
+    id: Uuid,
+    slug: String,
+    schema_name: String,
+    role_name: String,
+}
+
+/// What a tenant's role may do, read from the template: everything with rows of audited tables and of those that are said not
+/// to be, read the history, and run the functions that are not triggers. Statements for the template's schema and the role [`ROLE`].
 pub async fn grants(connection: &impl ConnectionTrait) -> Result<Vec<String>> {
-    let rows = connection
-        .query_all_raw(Statement::from_string(sea_orm::DbBackend::Postgres, GRANTS))
-        .await?;
+    let query = Statement::from_sql_and_values(
+        sea_orm::DbBackend::Postgres,
+        GRANTS,
+        [UNAUDITED.map(str::to_owned).to_vec().into()],
+    );
+    let rows = connection.query_all_raw(query).await?;
     Ok(rows
         .iter()
         .map(|row| row.try_get("", "statement"))
@@ -101,8 +136,9 @@ pub fn for_tenant(statement: &str, schema: &str, role: &str) -> Result<String> {
 const ROLE: &str = "\"{role}\"";
 
 const GRANTS: &str = r#"WITH audited AS (
-        SELECT DISTINCT tgrelid FROM pg_catalog.pg_trigger
-        WHERE tgfoid = 't_template.record_history'::regproc
+        SELECT tgrelid FROM pg_catalog.pg_trigger WHERE tgfoid = 't_template.record_history'::regproc
+        UNION SELECT oid FROM pg_catalog.pg_class
+        WHERE relnamespace = 't_template'::regnamespace AND relname = ANY ($1)
     ), callable AS (
         SELECT oid::regprocedure::text AS name FROM pg_catalog.pg_proc
         WHERE pronamespace = 't_template'::regnamespace AND prorettype <> 'trigger'::regtype
@@ -125,55 +161,58 @@ impl Migrator {
         Ok(Self(SqlxPostgresConnector::from_sqlx_postgres_pool(pool)))
     }
 
-    /// Schemas and roles of tenants that lack a step of this binary.
-    async fn behind(&self) -> Result<Vec<(String, String)>> {
-        let names: Vec<String> = migration::tenant::migrations()
-            .iter()
-            .map(|step| step.name().to_owned())
-            .collect();
+    /// Tenants that lack a step of this binary, and are whole otherwise: neither being made nor being erased.
+    async fn behind(&self) -> Result<Vec<Behind>> {
         let query = Statement::from_sql_and_values(
             sea_orm::DbBackend::Postgres,
-            "SELECT t.schema_name, t.role_name FROM bulkhead.tenant t
-             WHERE EXISTS (SELECT FROM unnest($1::text[]) step WHERE NOT EXISTS (
-                 SELECT FROM bulkhead.migration m WHERE m.schema_name = t.schema_name AND m.name = step))
+            "SELECT t.id, t.slug, t.schema_name, t.role_name FROM bulkhead.tenant t
+             WHERE t.state IN ('active', 'suspended', 'archived')
+                 AND EXISTS (SELECT FROM unnest($1::text[]) step WHERE NOT EXISTS (
+                     SELECT FROM bulkhead.migration m WHERE m.schema_name = t.schema_name AND m.name = step))
              ORDER BY t.schema_name",
-            [names.into()],
+            [steps().into()],
         );
-        let rows = self.0.query_all_raw(query).await?;
-        Ok(rows
-            .iter()
-            .map(|row| {
-                Ok((
-                    row.try_get("", "schema_name")?,
-                    row.try_get("", "role_name")?,
-                ))
-            })
-            .collect::<Result<_, sea_orm::DbErr>>()?)
+        Ok(Behind::find_by_statement(query).all(&self.0).await?)
     }
 
-    /// Applies to a schema the steps it lacks, each in a transaction of its own. The last one's ends with `grants`: a schema
-    /// that the ledger calls whole is one that its tenant can use.
+    /// Applies to a schema the steps it lacks, each in a transaction of its own. The one that makes it whole ends with these
+    /// statements, the grants above all: a schema that the ledger calls whole is one that its tenant can use.
     #[expect(clippy::disallowed_methods, reason = "this is the place")]
     async fn bring(
         &self,
         schema: &str,
         steps: Vec<Box<dyn MigrationTrait>>,
-        grants: Option<&str>,
+        finally: Option<&str>,
     ) -> Result<()> {
-        let last = steps.len().saturating_sub(1);
-        for (number, step) in steps.iter().enumerate() {
+        for step in &steps {
             let transaction = self.0.begin().await?;
             transaction.execute_unprepared(LOCK).await?;
-            if !applied(&transaction, schema).await?.contains(step.name()) {
-                apply(&transaction, schema, step.as_ref()).await?;
+            if finally.is_some() && !holds(&transaction, schema).await? {
+                return Ok(());
             }
-            if let Some(grants) = grants.filter(|_| number == last) {
-                transaction.execute_unprepared(grants).await?;
+            let mut done = applied(&transaction, schema).await?;
+            if done.insert(step.name().to_owned()) {
+                apply(&transaction, schema, step.as_ref()).await?;
+                let is_whole = steps.iter().all(|step| done.contains(step.name()));
+                if let Some(finally) = finally.filter(|_| is_whole) {
+                    transaction.execute_unprepared(finally).await?;
+                }
             }
             transaction.commit().await?;
         }
         Ok(())
     }
+}
+
+/// Whether a tenant still has this schema, and keeps it until the transaction ends: one that is being deleted is not made
+/// again.
+async fn holds(transaction: &DatabaseTransaction, schema: &str) -> Result<bool> {
+    let query = Statement::from_sql_and_values(
+        sea_orm::DbBackend::Postgres,
+        "SELECT FROM bulkhead.tenant WHERE schema_name = $1 AND state <> 'deleting' FOR SHARE",
+        [schema.into()],
+    );
+    Ok(transaction.query_one_raw(query).await?.is_some())
 }
 
 async fn applied(transaction: &DatabaseTransaction, schema: &str) -> Result<HashSet<String>> {

@@ -5,6 +5,13 @@ use crate::actor::Attribution;
 use crate::error::{Error, Result};
 use std::fmt::Write as _;
 
+/// What takes back, for one transaction, the settings that another client of a transaction pooler may have left on the
+/// session. Role, path, isolation and who acts are set by every begin anyway.
+pub(super) const UNPLANTED: &str = "SET LOCAL ROLE NONE; SET LOCAL statement_timeout TO DEFAULT; \
+    SET LOCAL lock_timeout TO DEFAULT; SET LOCAL idle_in_transaction_session_timeout TO DEFAULT; \
+    SET LOCAL synchronous_commit TO DEFAULT; SET LOCAL bulkhead.cause = ''; SET LOCAL bulkhead.request_id = ''; \
+    SET LOCAL bulkhead.reason = ''; ";
+
 /// An identifier in double quotes. Refuses what PostgreSQL would cut or cannot hold.
 pub fn identifier(name: &str) -> Result<String> {
     if name.is_empty() || name.len() > 63 || name.contains('\0') {
@@ -26,13 +33,18 @@ pub(super) fn literal(text: &str) -> Result<String> {
 }
 
 /// The statements that bind a transaction to a tenant: role first, then path, with `pg_temp` last so that no temporary
-/// table can stand in for a tenant's.
+/// table can stand in for a tenant's. The login role has the server's timeout; a tenant's own comes with its binding.
 pub(super) fn binding(tenant: &Tenant) -> Result<String> {
-    Ok(format!(
+    let mut binding = format!(
         "SET LOCAL ROLE {}; {}",
         identifier(&tenant.role_name)?,
         search_path(tenant)?
-    ))
+    );
+    if let Some(timeout) = tenant.settings.statement_timeout_ms {
+        // Writing into a String cannot fail.
+        let _ = write!(binding, "; SET LOCAL statement_timeout = {timeout}");
+    }
+    Ok(binding)
 }
 
 /// The statement that makes the tenant's schema the path.

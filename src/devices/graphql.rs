@@ -1,19 +1,24 @@
 //! The type `Device` and its mutations.
 
-use super::{Change as DeviceChange, NewDevice};
+use super::list::{DeviceFilter, DeviceOrder};
+use super::{Change as DeviceChange, NewDevice, token};
+use crate::actor::Actor;
+use crate::clock::Timestamp;
 use crate::database::TenantTx;
 use crate::error::Result;
 use crate::graphql::{
-    ContextExt as _, Cursor, DateTime, Id, Kind, PageInput, Total, UserError, expected, global_id,
-    page_by_id, with_fields,
+    Batch, ContextExt as _, Cursor, DateTime, Id, Kind, PageArgs, Total, UserError, expected,
+    follow, global_id, load, load_row, rows, until_error,
 };
-use crate::history::graphql::Change;
+use crate::history::{self, graphql::Change};
+use crate::media::graphql::Media;
 use crate::permission::Permission;
 use crate::secret::new_pin;
 use async_graphql::connection::Connection;
-use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
-use entity::tenant::device::{Column, Entity, Model};
-use sea_orm::EntityTrait as _;
+use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject, Subscription};
+use entity::tenant::device::{Entity, Model};
+use futures::{FutureExt as _, Stream, TryStreamExt as _};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Whether a device can sign in.
@@ -27,6 +32,17 @@ pub enum DeviceState {
     Locked,
     /// It has not signed in yet.
     Unclaimed,
+}
+
+impl DeviceState {
+    fn of(device: &Model, now: Timestamp) -> Self {
+        match device {
+            device if !device.enabled => Self::Disabled,
+            device if device.locked_until.is_some_and(|until| until > now) => Self::Locked,
+            device if device.provisioned_at.is_none() => Self::Unclaimed,
+            _ => Self::Active,
+        }
+    }
 }
 
 /// A piece of hardware.
@@ -63,13 +79,7 @@ impl Device {
 
     /// Whether it can sign in.
     async fn state(&self, ctx: &Context<'_>) -> DeviceState {
-        let now = ctx.request().services.database.clock().now();
-        match &self.0 {
-            device if !device.enabled => DeviceState::Disabled,
-            device if device.locked_until.is_some_and(|until| until > now) => DeviceState::Locked,
-            device if device.provisioned_at.is_none() => DeviceState::Unclaimed,
-            _ => DeviceState::Active,
-        }
+        DeviceState::of(&self.0, ctx.request().services.database.clock().now())
     }
 
     /// Reported by the device when it authenticates.
@@ -85,6 +95,11 @@ impl Device {
     /// When it last signed in or rotated its token.
     async fn last_seen_at(&self) -> Option<DateTime> {
         self.0.last_seen_at.map(DateTime)
+    }
+
+    /// When its newest token stops working. Null if it has none, or it was revoked.
+    async fn token_expires_at(&self, ctx: &Context<'_>) -> Result<Option<DateTime>> {
+        Ok(load(ctx, TokenEnd(self.0.id)).await?.map(DateTime))
     }
 
     /// Wrong PINs since the last success; the device locks at ten.
@@ -112,38 +127,115 @@ impl Device {
         self.0.version
     }
 
+    /// What it uploaded, newest first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
+    async fn media(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+    ) -> Result<Connection<Cursor, Media, Total>> {
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Media::of_uploader(ctx, &Actor::Device(self.0.id), page).await
+    }
+
     /// Every recorded change of this object, newest first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
     async fn history(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 20)] first: i32,
-        after: Option<String>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
     ) -> Result<Connection<Cursor, Change>> {
-        Change::page(
-            ctx,
-            PageInput::new(first, after.as_deref())?,
-            Some(self.0.id),
-        )
-        .await
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Change::of(ctx, self.0.id, page).await
     }
 }
 
 impl Device {
     /// The device with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
-        let tx = ctx.read(Permission::DevicesRead).await?;
-        Ok(Entity::find_by_id(id).one(&*tx).await?.map(Self))
+        ctx.require(Permission::DevicesRead)?;
+        Ok(load_row::<Entity>(ctx, id).await?.map(Self))
     }
 
-    /// A page of the tenant's devices, newest first.
+    /// A page of the tenant's devices.
     pub async fn page(
         ctx: &Context<'_>,
-        page: PageInput,
+        page: PageArgs,
+        filter: Option<DeviceFilter>,
+        order: Option<DeviceOrder>,
     ) -> Result<Connection<Cursor, Self, Total>> {
         let tx = ctx.read(Permission::DevicesRead).await?;
-        let total = Total::of(ctx, &tx, Entity::find()).await?;
-        let rows = page_by_id(&tx, Entity::find(), Column::Id, page).await?;
-        Ok(with_fields(rows, total, |row| row.id, Self))
+        let (order, place) = DeviceOrder::of(order);
+        let page = page.of(order)?;
+        let select = filter.unwrap_or_default().select(tx.now())?;
+        let fetch = |slice| rows(&tx, select.clone(), slice).boxed();
+        let found = page.fetch(ctx, place, fetch).await?;
+        Ok(found.with_fields(Total::of(select), Self))
+    }
+}
+
+/// When the newest token of the device with this id stops working.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct TokenEnd(Uuid);
+
+impl Batch for TokenEnd {
+    type Value = Timestamp;
+
+    async fn load(tx: &TenantTx, keys: Vec<Self>) -> Result<HashMap<Self, Timestamp>> {
+        let devices = keys.into_iter().map(|key| key.0).collect();
+        let ends = token::ends(tx, devices).await?.into_iter();
+        Ok(ends.map(|(device, end)| (Self(device), end)).collect())
+    }
+}
+
+/// Root fields for following.
+#[derive(Debug, Default)]
+pub struct Subscription;
+
+/// Root fields for following.
+#[Subscription(name = "DevicesSubscription")]
+impl Subscription {
+    /// The device as it is after each change of it, or each of the tenant's devices as it is made or changed; in order.
+    async fn device_updated(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only this one.")] device_id: Option<Id<Device>>,
+    ) -> Result<impl Stream<Item = async_graphql::Result<Device>>> {
+        let changes = follow(ctx, Permission::DevicesRead).await?;
+        let only = device_id.map(|id| id.uuid());
+        if let Some(id) = only {
+            let tx = ctx.read(Permission::DevicesRead).await?;
+            super::find(&tx, id).await?;
+            drop(tx);
+            ctx.request().end_reading().await?;
+        }
+        Ok(until_error(
+            history::rows(changes, "device", only).map_ok(Device),
+        ))
     }
 }
 
@@ -200,7 +292,7 @@ impl Mutation {
     async fn device_create(
         &self,
         ctx: &Context<'_>,
-        input: DeviceCreateInput,
+        #[graphql(desc = "The device to be made.")] input: DeviceCreateInput,
     ) -> Result<DeviceCreatePayload> {
         let pin = new_pin();
         let (device, errors) = expected(create(ctx, input, &pin).await)?;
@@ -215,7 +307,7 @@ impl Mutation {
     async fn device_update(
         &self,
         ctx: &Context<'_>,
-        input: DeviceUpdateInput,
+        #[graphql(desc = "Which device, and what to change.")] input: DeviceUpdateInput,
     ) -> Result<DeviceUpdatePayload> {
         let change = DeviceChange {
             name: input.name,

@@ -4,17 +4,18 @@ use super::graphql::Device;
 use super::token::{ROTATE_AFTER, Rotation};
 use super::{Credentials, Issued, authenticate, end_if_reused, find, rotate, sign_in, token};
 use crate::actor::{Actor, RequestId};
+use crate::body;
 use crate::caller;
 use crate::clock::Timestamp;
 use crate::database::Tenant;
 use crate::error::{Denial, Error, Result};
 use crate::graphql::global_id;
+use crate::rates::Client;
 use crate::secret::token_hash;
 use crate::services::Services;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::SecondsFormat;
@@ -26,9 +27,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long a refused sign-in takes at least.
 const REFUSAL: Duration = Duration::from_millis(100);
-
-/// Bytes that a body may have.
-const MAX_BODY: usize = 1024 * 1024;
 
 /// The routes.
 pub fn routes() -> Router<Arc<Services>> {
@@ -84,14 +82,13 @@ impl From<&Model> for DeviceAnswer {
 /// Client id and PIN for a token.
 async fn auth(
     State(services): State<Arc<Services>>,
-    Extension(tenant): Extension<Arc<Tenant>>,
+    (Extension(tenant), Extension(client)): (Extension<Arc<Tenant>>, Extension<Arc<Client>>),
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<TokenAnswer>> {
-    let body = to_bytes(body, MAX_BODY)
-        .await
-        .map_err(|_| Error::TooLarge(MAX_BODY as u64))?;
+    services.rates.sign_in(&tenant, &client)?;
+    let body = body::read(body, services.config.http_limits.body_time()).await?;
     let request: AuthRequest = json(&headers, &body)?;
     if request.client_id.len() > 64
         || request.pin.len() > 64
@@ -218,28 +215,19 @@ fn bearer(headers: &HeaderMap) -> Result<&str> {
 }
 
 /// A JSON body, and nothing else.
-fn json<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T> {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    let essence = content_type.split(';').next().unwrap_or("").trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(Error::UnsupportedMediaType(
-            "Content-Type: application/json",
-        ));
-    }
+fn json<T: serde::de::DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T> {
+    body::check_json(headers)?;
     let refused = |why: &dyn std::fmt::Display| {
         Error::BadRequest(format!(
             "The body must be {{\"client_id\": \"…\", \"pin\": \"…\"}}: {why}."
         ))
     };
     // serde would take the fields from an array, by their order.
-    if !body.trim_ascii_start().starts_with(b"{") {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
         return Err(refused(&"it is no JSON object"));
     }
     // Where, and not what: serde's own words quote the PIN, and name our types.
-    serde_json::from_slice(body).map_err(|e| {
+    serde_json::from_slice(bytes).map_err(|e| {
         refused(&format_args!(
             "line {}, column {} is not like that",
             e.line(),

@@ -2,9 +2,11 @@
 
 pub mod graphql;
 pub mod http;
+mod list;
 mod token;
 
 pub use graphql::Device;
+pub use list::{DeviceFilter, DeviceOrder};
 pub use token::{TOKEN_PREFIX, authenticate, end_if_reused, rotate};
 
 use crate::actor::{Actor, RequestId};
@@ -12,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::database::{Database, Tenant, TenantTx};
 use crate::error::{Denial, Error, OnConstraint as _, Result};
 use crate::secret::HashSlot;
+use crate::tenancy::quota::{self, Coming};
 use chrono::Duration;
 use entity::tenant::device::{ActiveModel, Column, Entity, Model};
 use sea_orm::{
@@ -37,13 +40,14 @@ pub struct NewDevice {
     pub pin_hash: String,
 }
 
-/// Makes a device.
+/// Makes a device, if the tenant may have one more.
 pub async fn create(tx: &TenantTx, new: NewDevice) -> Result<Model> {
     check_name(&new.name)?;
     let client_id = match new.client_id {
         Some(client_id) => check_client_id(client_id)?,
         None => format!("D-{}", &crate::secret::new_pin()),
     };
+    quota::admit(tx, Coming::Device).await?;
     let now = tx.now();
     let taken = || {
         Error::already_exists(

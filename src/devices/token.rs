@@ -3,14 +3,14 @@
 use crate::actor::Actor;
 use crate::caller::Caller;
 use crate::clock::Timestamp;
-use crate::database::{Database, Tenant, TenantTx};
+use crate::database::{Database, Tenant, TenantTx, any};
 use crate::error::{Denial, Error, Result};
 use crate::permission::Permission;
 use crate::secret::{SecretKey, new_token, token_from, token_hash};
 use chrono::Duration;
 use entity::tenant::device_token::{ActiveModel, Column, Entity, Model};
 use entity::tenant::{device, device_token};
-use sea_orm::sea_query::{Expr, IntoCondition};
+use sea_orm::sea_query::{Expr, ExprTrait as _, IntoCondition};
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _,
     QuerySelect as _, Set,
@@ -56,15 +56,28 @@ pub async fn authenticate(tx: &TenantTx, token_hash: &str) -> Result<Caller> {
     if !enabled {
         return Err(Error::Unauthenticated(Denial::DeviceDisabled));
     }
-    let end = row
-        .rotated_at
-        .map_or(row.expires_at, |at| row.expires_at.min(at + GRACE));
+    let end = row.rotated_at.map_or(row.expires_at, |at| {
+        std::cmp::min(row.expires_at, at + GRACE)
+    });
     Ok(Caller {
         actor: Actor::Device(row.device_id),
         permissions: PERMISSIONS.to_vec(),
         expires_at: end,
         credential_id: row.id,
     })
+}
+
+/// When the newest token of each of these devices stops working; without those that have none, or whose was revoked.
+pub(super) async fn ends(tx: &TenantTx, devices: Vec<Uuid>) -> Result<Vec<(Uuid, Timestamp)>> {
+    let ends = Entity::find()
+        .select_only()
+        .column(Column::DeviceId)
+        .column_as(Column::ExpiresAt.max(), "expires_at")
+        .filter(Column::DeviceId.into_expr().eq(any(devices)))
+        .filter(Column::RevokedAt.is_null())
+        .group_by(Column::DeviceId)
+        .into_tuple();
+    Ok(ends.all(tx).await?)
 }
 
 /// What becomes of a request to rotate.

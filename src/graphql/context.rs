@@ -1,14 +1,24 @@
 //! What a resolver knows of its request, and the only door from a resolver to the database.
 
+use super::idempotency::Once;
+use super::limits::Demand;
 use crate::actor::{Actor, Attribution};
 use crate::caller::Caller;
 use crate::database::{Tenant, TenantTx};
 use crate::error::{Denial, Error, Result};
 use crate::permission::Permission;
+use crate::rates::Client;
 use crate::services::Services;
+use crate::tenancy::host::Authority;
 use async_graphql::Context;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
+use tokio::time::timeout_at;
+
+/// Who is calling: nobody, if anonymous. What they may do can change while they follow something, so it is shared with who
+/// keeps it up to date.
+pub type Calling = Arc<RwLock<Option<Arc<Caller>>>>;
 
 /// One request: its tenant, its caller, and the unit of work that its reads share.
 #[derive(Debug)]
@@ -18,13 +28,23 @@ pub struct RequestContext {
     /// From the host, never from an argument.
     pub tenant: Arc<Tenant>,
     /// The authority the client used, for links back to it.
-    pub authority: String,
+    pub authority: Authority,
     /// Identity of the request, in logs, errors and history.
     pub request_id: String,
+    /// The other end, for limits on how fast requests come.
+    pub client: Arc<Client>,
     /// The caller's `X-Change-Reason`.
     pub reason: Option<String>,
-    /// Nobody, if anonymous; whoever signs in, from then on.
-    caller: RwLock<Option<Arc<Caller>>>,
+    /// The caller's `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+    /// What it means to this request.
+    pub(super) once: Option<Once>,
+    /// Whoever signs in, from then on.
+    caller: RwLock<Calling>,
+    /// How long an operation of the tenant's may take, and when this one is over. One that goes on from answer to answer never
+    /// is: each of its units of work has the time of an operation.
+    allowed: Duration,
+    deadline: OnceLock<Instant>,
     reading: Mutex<Option<Arc<TenantTx>>>,
 }
 
@@ -34,17 +54,56 @@ impl RequestContext {
         services: Arc<Services>,
         tenant: Arc<Tenant>,
         request_id: String,
-        authority: String,
+        authority: Authority,
     ) -> Self {
+        let allowed = tenant.settings.statement_timeout_ms;
+        let allowed = allowed.unwrap_or(services.config.statement_timeout_ms);
+        let allowed = Duration::from_millis(allowed.into());
         Self {
+            allowed,
+            deadline: OnceLock::new(),
             services,
             tenant,
             caller: RwLock::default(),
             authority,
             request_id,
+            client: Arc::default(),
             reason: None,
+            idempotency_key: None,
+            once: None,
             reading: Mutex::new(None),
         }
+    }
+
+    /// The same, by whoever it is at each moment.
+    #[must_use]
+    pub fn by(self, caller: Calling) -> Self {
+        Self {
+            caller: RwLock::new(caller),
+            ..self
+        }
+    }
+
+    /// Its operation begins now, and may take as long as one statement of the tenant's.
+    pub(super) fn begin(&self) {
+        self.deadline.get_or_init(|| Instant::now() + self.allowed);
+    }
+
+    /// When a unit of work that begins now is to be over, unless it comes too late.
+    fn deadline(&self) -> Result<Instant> {
+        let now = Instant::now();
+        match self.deadline.get() {
+            Some(deadline) if *deadline <= now => Err(Error::Timeout),
+            Some(deadline) => Ok(*deadline),
+            None => Ok(now + self.allowed),
+        }
+    }
+
+    /// Waits for something else than PostgreSQL, the store say, as long as the operation has time.
+    pub async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        let deadline = self.deadline()?;
+        let done = timeout_at(deadline.into(), work).await;
+        done.map_err(|_| Error::Timeout)
     }
 
     /// The caller, or UNAUTHENTICATED.
@@ -55,24 +114,37 @@ impl RequestContext {
 
     /// The caller, if there is one.
     pub fn viewer(&self) -> Option<Arc<Caller>> {
-        self.caller
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let calling = self.caller.read().unwrap_or_else(PoisonError::into_inner);
+        let caller = calling.read().unwrap_or_else(PoisonError::into_inner);
+        caller.clone()
     }
 
     /// From here on the request is this caller's.
     pub fn sign_in(&self, caller: Arc<Caller>) {
-        *self.caller.write().unwrap_or_else(PoisonError::into_inner) = Some(caller);
+        self.become_caller(Some(caller));
     }
 
     /// From here on it is nobody's.
     pub fn sign_out(&self) {
-        *self.caller.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.become_caller(None);
+    }
+
+    fn become_caller(&self, caller: Option<Arc<Caller>>) {
+        let mut calling = self.caller.write().unwrap_or_else(PoisonError::into_inner);
+        *calling = Arc::new(RwLock::new(caller));
+    }
+
+    /// Counts an operation, or refuses it because too many came.
+    pub(super) fn count(&self, demand: &Demand) -> Result<()> {
+        let caller = self.viewer();
+        let caller = caller.as_ref().map(|caller| &caller.actor);
+        let fields = (demand.root_fields, demand.attempts);
+        let rates = &self.services.rates;
+        rates.operation(&self.tenant, (caller, &self.client), fields)
     }
 
     /// What the history keeps of a change that this actor makes.
-    pub fn attribution(&self, actor: &Actor) -> Attribution {
+    fn attribution(&self, actor: &Actor) -> Attribution {
         Attribution {
             actor: actor.clone(),
             cause: None,
@@ -81,17 +153,45 @@ impl RequestContext {
         }
     }
 
-    /// The unit of work that all reads of this request share, begun by the first of them.
+    /// The unit of work that all reads of this request share, begun by the first of them. While what a mutation has written
+    /// waits for its answer, it is that.
     pub async fn reading(&self) -> Result<Arc<TenantTx>> {
+        if let Some(once) = &self.once
+            && let Some(tx) = once.written()?
+        {
+            return Ok(tx);
+        }
         let mut reading = self.reading.lock().await;
         // One in which a statement failed answers nothing any more: its other fields are not to blame.
         if let Some(tx) = reading.as_ref().filter(|tx| !tx.is_broken()) {
             return Ok(Arc::clone(tx));
         }
         drop(reading.take());
-        let tx = Arc::new(self.services.database.read(&self.tenant).await?);
+        let deadline = self.deadline()?;
+        let tx = self.services.database.read(&self.tenant).await?;
+        let tx = Arc::new(tx.until(deadline, self.allowed));
         *reading = Some(Arc::clone(&tx));
         Ok(tx)
+    }
+
+    /// Begins the unit of work of a root field that writes, of this actor's. The only way to one: with an `Idempotency-Key` it
+    /// is done once.
+    pub async fn writing(&self, actor: &Actor) -> Result<TenantTx> {
+        let tx = self.beginning(actor).await?;
+        match &self.once {
+            Some(once) => once.claim(tx).await,
+            None => Ok(tx),
+        }
+    }
+
+    /// A unit of work for writing, of this actor's.
+    pub(super) async fn beginning(&self, actor: &Actor) -> Result<TenantTx> {
+        self.end_reading().await?;
+        let deadline = self.deadline()?;
+        let attribution = self.attribution(actor);
+        let database = &self.services.database;
+        let tx = database.write(&self.tenant, &attribution).await?;
+        Ok(tx.until(deadline, self.allowed))
     }
 
     /// Ends the reads, so that a request never holds two connections.
@@ -135,15 +235,8 @@ impl ContextExt for Context<'_> {
     }
 
     async fn write(&self, permission: Permission) -> Result<TenantTx> {
-        let request = self.request();
-        let caller = request.caller()?;
+        let caller = self.request().caller()?;
         caller.require(permission)?;
-        request.end_reading().await?;
-        let attribution = request.attribution(&caller.actor);
-        request
-            .services
-            .database
-            .write(&request.tenant, &attribution)
-            .await
+        self.request().writing(&caller.actor).await
     }
 }

@@ -1,7 +1,11 @@
 //! Renders errors for GraphQL: the expected ones of a mutation as data, the rest with a code, and nothing of our insides.
 
-use crate::error::Error;
+use super::ByteSize;
+use super::door::was_executed;
+use crate::code::{self, Kind};
+use crate::error::{self, Error};
 use async_graphql::{Enum, ErrorExtensionValues, Interface, Response, ServerError, SimpleObject};
+use entity::platform::plan::Limit;
 
 /// Codes of expected failures. Stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
@@ -16,6 +20,8 @@ pub enum ErrorCode {
     Invalid,
     /// There is no such object.
     NotFound,
+    /// It would go over a limit of the tenant's.
+    QuotaExceeded,
     /// Larger than is allowed.
     TooLarge,
     /// Of a type that is not taken.
@@ -52,6 +58,8 @@ pub enum UserError {
     Forbidden(ForbiddenError),
     /// It clashes with what is there.
     Conflict(ConflictError),
+    /// The tenant may not have more.
+    QuotaExceeded(QuotaExceededError),
 }
 
 /// The input breaks a rule.
@@ -100,6 +108,61 @@ pub struct ConflictError {
     field: Option<Vec<String>>,
     /// Version now in the database.
     current_version: Option<i32>,
+}
+
+/// The tenant may not have more.
+#[derive(Debug, SimpleObject)]
+pub struct QuotaExceededError {
+    /// Stable, documented, SCREAMING_SNAKE_CASE.
+    code: ErrorCode,
+    /// English sentence fit to show to a person.
+    message: String,
+    /// Path into `input`, e.g. ["input", "email"].
+    field: Option<Vec<String>>,
+    /// The limit, and what is used of it.
+    quota: Quota,
+}
+
+/// What the tenant may have of something, and has.
+#[derive(Debug, SimpleObject)]
+pub struct Quota {
+    /// Of what.
+    name: QuotaName,
+    /// What is there.
+    used: ByteSize,
+    /// Null means unlimited.
+    limit: Option<ByteSize>,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum QuotaName {
+    /// Devices.
+    Devices,
+    /// Bytes of all media together, uploads that were announced included.
+    MediaBytes,
+    /// Members.
+    Members,
+}
+
+impl Quota {
+    /// The quota as it is shown; what is limited but not counted is none.
+    pub fn shown(quota: error::Quota) -> Option<Self> {
+        let name = match quota.limit {
+            Limit::Devices => QuotaName::Devices,
+            Limit::MediaBytes => QuotaName::MediaBytes,
+            Limit::Members => QuotaName::Members,
+            Limit::RequestsPerMinute | Limit::ConcurrentRequests | Limit::ConcurrentJobs => {
+                return None;
+            }
+        };
+        let size = |number: u64| ByteSize(i64::try_from(number).unwrap_or(i64::MAX));
+        Some(Self {
+            name,
+            used: size(quota.used),
+            limit: quota.max.map(size),
+        })
+    }
 }
 
 /// Splits a mutation's result: what was made, and the expected failures as data. Anything else stays an error.
@@ -152,6 +215,15 @@ fn user_error(error: Error) -> Result<UserError, Error> {
             field: Some(path("ifVersion")),
             current_version: Some(now),
         }),
+        Error::QuotaExceeded(quota) => match Quota::shown(quota) {
+            Some(quota) => UserError::QuotaExceeded(QuotaExceededError {
+                code: ErrorCode::QuotaExceeded,
+                message,
+                field: None,
+                quota,
+            }),
+            None => return Err(error),
+        },
         other => return Err(other),
     })
 }
@@ -160,58 +232,118 @@ fn path(field: &str) -> Vec<String> {
     vec!["input".to_owned(), field.to_owned()]
 }
 
+/// Errors that a document is told of, at most: validation finds one at each place.
+const MAX_ERRORS: usize = 20;
+
 /// Gives every error of a response its code. An internal one is logged here, once, and the client gets the request's id.
-pub(super) fn render(response: &mut Response, request_id: &str) {
+///
+/// Suggestions come to a directive's arguments even if the schema has them disabled (async-graphql 7.2.1).
+pub(super) fn render(response: &mut Response, request_id: &str, suggests: bool) {
+    if !was_executed(response) {
+        response.errors.truncate(MAX_ERRORS);
+    }
     for error in &mut response.errors {
-        match error.source::<Error>() {
-            Some(ours) => {
-                let (code, message) = (ours.code(), ours.to_string());
-                let after = match ours {
-                    Error::RateLimited(after) => Some(after.as_secs()),
-                    _ => None,
-                };
-                if code == "INTERNAL" {
+        match error.source.take() {
+            Some(source) => {
+                let ours = source.downcast_ref::<Error>().cloned();
+                // A resolver let an error of a library's go: nobody has looked at what it says.
+                let ours = ours.unwrap_or_else(|| Error::internal(error.message.clone()));
+                if ours.is_internal() {
                     tracing::error!(error = ?ours, path = ?error.path, "a field failed");
                 }
-                let extensions = fresh(error, code);
-                if code == "INTERNAL" {
-                    extensions.set("requestId", request_id);
-                }
-                if let Some(seconds) = after {
-                    extensions.set("retryAfter", seconds);
-                }
-                error.message = message;
+                error.message = ours.to_string();
+                extend(error, &ours, request_id);
             }
             None if error.path.is_empty() => {
-                fresh(error, "GRAPHQL_VALIDATION_FAILED");
+                if !suggests && let Some(end) = error.message.find(" Did you mean") {
+                    error.message.truncate(end);
+                }
+                fresh(error, code::GRAPHQL_VALIDATION_FAILED.code);
             }
             None => {
-                fresh(error, "BAD_USER_INPUT");
+                fresh(error, code::BAD_USER_INPUT.code);
             }
         }
     }
 }
 
 /// A response that is nothing but this error.
-pub(super) fn refusal(error: &Error, request_id: &str) -> Response {
-    if error.code() == "INTERNAL" {
+pub fn refusal(error: &Error, request_id: &str) -> Response {
+    if error.is_internal() {
         tracing::error!(?error, "a request failed");
     }
     let mut rendered = ServerError::new(error.to_string(), None);
-    let extensions = fresh(&mut rendered, error.code());
-    if error.code() == "INTERNAL" {
+    extend(&mut rendered, error, request_id);
+    Response::from_errors(vec![rendered])
+}
+
+/// A response that is nothing but this error, which has a place in the document.
+pub(super) fn coded(mut error: ServerError, kind: &Kind) -> Response {
+    fresh(&mut error, kind.code);
+    Response::from_errors(vec![error])
+}
+
+/// Everything that a client is told of an error besides its message.
+fn extend(rendered: &mut ServerError, error: &Error, request_id: &str) {
+    let extensions = fresh(rendered, error.code());
+    if error.is_internal() {
         extensions.set("requestId", request_id);
     }
-    if let Error::QueryLimit { limit, max, actual } = error {
-        extensions.set("limit", *limit);
-        extensions.set("max", *max);
-        extensions.set("actual", *actual);
+    match error {
+        Error::QueryLimit { limit, max, actual } => {
+            extensions.set("limit", *limit);
+            extensions.set("max", *max);
+            extensions.set("actual", *actual);
+        }
+        Error::Throttled { limit, max, .. } => {
+            extensions.set("limit", limit.name());
+            extensions.set("max", *max);
+            extensions.set("retryAfter", error.retry_after());
+        }
+        Error::RateLimited(_) => extensions.set("retryAfter", error.retry_after()),
+        _ => {}
     }
-    Response::from_errors(vec![rendered])
 }
 
 fn fresh<'a>(error: &'a mut ServerError, code: &str) -> &'a mut ErrorExtensionValues {
     let extensions = error.extensions.insert(ErrorExtensionValues::default());
     extensions.set("code", code);
     extensions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_graphql::PathSegment;
+    use std::io;
+
+    #[test]
+    fn what_is_not_the_clients_doing_is_told_to_nobody() {
+        let secret = "10.0.0.7:5432: the key MEDIA_AZURE_KEY";
+        let config = Error::config(secret);
+        let library = io::Error::other(secret);
+        let failed = [
+            async_graphql::Error::new_with_source(library),
+            async_graphql::Error::from(config.clone()),
+            async_graphql::Error::from(Error::internal(secret)),
+        ];
+        let mut errors: Vec<ServerError> = failed
+            .into_iter()
+            .map(|error| error.into_server_error(async_graphql::Pos::default()))
+            .collect();
+        for error in &mut errors {
+            error.path = vec![PathSegment::Field("tenant".to_owned())];
+        }
+        let mut response = Response::from_errors(errors);
+        render(&mut response, "the-request", true);
+        response
+            .errors
+            .extend(refusal(&config, "the-request").errors);
+        for error in response.errors {
+            assert_eq!(error.message, "Something went wrong on our side.");
+            let told = serde_json::to_value(&error.extensions).unwrap();
+            let wanted = serde_json::json!({ "code": "INTERNAL", "requestId": "the-request" });
+            assert_eq!(told, wanted);
+        }
+    }
 }

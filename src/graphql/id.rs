@@ -16,7 +16,12 @@ pub trait Kind: Send + Sync + 'static {
 
 /// The global id of a row.
 pub fn global_id<K: Kind>(id: Uuid) -> ID {
-    let bytes = [K::NAME.as_bytes(), id.as_bytes()].concat();
+    global_id_of(K::NAME, id)
+}
+
+/// The same, by the type's name.
+pub fn global_id_of(name: &str, id: Uuid) -> ID {
+    let bytes = [name.as_bytes(), id.as_bytes()].concat();
     ID(URL_SAFE_NO_PAD.encode(bytes))
 }
 

@@ -1,27 +1,234 @@
-//! Loads rows by id in batches, on the request's own unit of work: no N+1, and nothing outlives the request.
+//! Loads by key in batches, on the request's own unit of work: no N+1, and nothing outlives the request.
+//!
+//! A batch is a future that all who asked share: it lets the others of the same level ask, then reads for all of them. No
+//! timer and no task of its own: whoever is still there drives it, and it ends with the last of them. That the others have
+//! asked is seen by [`Driver`], which an operation runs under: then there is nothing else that it can do.
 
 use super::RequestContext;
-use crate::error::{Error, Result};
+use crate::database::{TenantTx, any};
+use crate::error::Result;
 use async_graphql::Context;
-use async_graphql::dataloader::{DataLoader, Loader};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use futures::task::AtomicWaker;
+use sea_orm::sea_query::ExprTrait as _;
 use sea_orm::{
     ColumnTrait as _, EntityTrait, Iterable as _, ModelTrait as _, QueryFilter as _, Value,
 };
-use std::collections::HashMap;
+use std::any::{Any, TypeId};
+use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{self, Poll, Wake, Waker};
 use uuid::Uuid;
 
-/// The row of `E` with this id.
-pub struct ById<E>(Uuid, PhantomData<fn() -> E>);
+/// A key whose values are loaded in batches. Resources add their own.
+pub trait Batch: Clone + Eq + Hash + Send + Sync + 'static {
+    /// What is loaded.
+    type Value: Clone + Send + Sync + 'static;
 
-impl<E> std::fmt::Debug for ById<E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ById({})", self.0)
+    /// The values of those keys that have one, in as few statements as can be.
+    fn load(
+        tx: &TenantTx,
+        keys: Vec<Self>,
+    ) -> impl Future<Output = Result<HashMap<Self, Self::Value>>> + Send;
+}
+
+type Answer<K> = Result<Arc<HashMap<K, <K as Batch>::Value>>>;
+type Answering<K> = BoxFuture<'static, Answer<K>>;
+
+/// The batches of a request that still take keys, one for each type of key.
+#[derive(Debug)]
+pub struct Loaders {
+    request: Arc<RequestContext>,
+    open: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
+    /// Of the batches that wait for others to join.
+    turns: Mutex<Vec<Arc<Turn>>>,
+}
+
+/// A batch that still takes keys. It is kept by those who wait for it alone.
+struct Open<K: Batch> {
+    keys: HashSet<K>,
+    answer: WeakShared<Answering<K>>,
+}
+
+impl Loaders {
+    /// The request's loaders; made anew for each request.
+    pub(super) fn of(request: Arc<RequestContext>) -> Arc<Self> {
+        Arc::new(Self {
+            request,
+            open: Mutex::default(),
+            turns: Mutex::default(),
+        })
+    }
+
+    /// The answer of the batch that the key is in from now on.
+    fn join<K: Batch>(self: &Arc<Self>, key: &K) -> Shared<Answering<K>> {
+        let mut batches = self.batches();
+        let there = batches.get_mut(&TypeId::of::<K>());
+        if let Some(open) = there.and_then(|open| open.downcast_mut::<Open<K>>())
+            && let Some(answer) = open.answer.upgrade()
+        {
+            open.keys.insert(key.clone());
+            return answer;
+        }
+        let answer = Arc::clone(self).answer::<K>().boxed().shared();
+        if let Some(weak) = answer.downgrade() {
+            let open = Open {
+                keys: HashSet::from([key.clone()]),
+                answer: weak,
+            };
+            batches.insert(TypeId::of::<K>(), Box::new(open));
+        }
+        answer
+    }
+
+    async fn answer<K: Batch>(self: Arc<Self>) -> Answer<K> {
+        // The fields of a level ask without waiting for anything: when this goes on, all of them have.
+        self.others_turn().await;
+        let open = self.batches().remove(&TypeId::of::<K>());
+        let open = open.and_then(|open| open.downcast::<Open<K>>().ok());
+        let keys: Vec<K> = open.map_or(Vec::new(), |open| open.keys.into_iter().collect());
+        let tx = self.request.reading().await?;
+        Ok(Arc::new(K::load(&tx, keys).await?))
+    }
+
+    /// Waits until the operation can do nothing else. Each who joins a batch polls it: only the driver's word counts, or the
+    /// second would end the wait.
+    async fn others_turn(&self) {
+        let turn = Arc::new(Turn::default());
+        locked(&self.turns).push(Arc::clone(&turn));
+        poll_fn(|cx| {
+            turn.waiting.register(cx.waker());
+            if turn.over.load(Ordering::Acquire) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    fn batches(&self) -> MutexGuard<'_, HashMap<TypeId, Box<dyn Any + Send>>> {
+        locked(&self.open)
     }
 }
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the others have had their turn.
+#[derive(Debug, Default)]
+struct Turn {
+    over: AtomicBool,
+    waiting: AtomicWaker,
+}
+
+/// Polls an operation, and closes its batches when it waits. It does both in one poll of the task: to let the runtime come
+/// back to it cost more than a row does, in threads that wake each other.
+#[derive(Debug)]
+pub(super) struct Driver {
+    loaders: Arc<Loaders>,
+    task: Arc<Task>,
+    waker: Waker,
+}
+
+impl Driver {
+    pub(super) fn new(loaders: Arc<Loaders>) -> Self {
+        let task = Arc::new(Task::default());
+        Self {
+            loaders,
+            waker: Waker::from(Arc::clone(&task)),
+            task,
+        }
+    }
+
+    /// What `poll` comes to.
+    pub(super) fn poll<T>(
+        &self,
+        cx: &task::Context<'_>,
+        mut poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.task.waker.register(cx.waker());
+        loop {
+            self.task.is_woken.store(false, Ordering::Relaxed);
+            let polled = poll(&mut task::Context::from_waker(&self.waker));
+            // One that was woken meanwhile can go on: many fields are polled some at a time.
+            if polled.is_ready() || self.task.is_woken.load(Ordering::Relaxed) || !self.close() {
+                return polled;
+            }
+        }
+    }
+
+    /// Closes the batches that wait, if there are any. Whoever they wake is polled right after: the task need not hear of it.
+    fn close(&self) -> bool {
+        let turns = std::mem::take(&mut *locked(&self.loaders.turns));
+        if turns.is_empty() {
+            return false;
+        }
+        self.task.is_polled.store(true, Ordering::Relaxed);
+        for turn in &turns {
+            turn.over.store(true, Ordering::Release);
+            turn.waiting.wake();
+        }
+        self.task.is_polled.store(false, Ordering::Relaxed);
+        // Whoever was not passed on before this is seen by the poll after it.
+        fence(Ordering::SeqCst);
+        true
+    }
+}
+
+/// The task that polls.
+#[derive(Debug, Default)]
+struct Task {
+    waker: AtomicWaker,
+    /// It was woken since it began to poll.
+    is_woken: AtomicBool,
+    /// It is about to poll anyway.
+    is_polled: AtomicBool,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        fence(Ordering::SeqCst);
+        if !self.is_polled.load(Ordering::Relaxed) {
+            self.is_woken.store(true, Ordering::Relaxed);
+            self.waker.wake();
+        }
+    }
+}
+
+/// The value of a key, in a batch with the others of its type that the request asks for.
+pub async fn load<K: Batch>(ctx: &Context<'_>, key: K) -> Result<Option<K::Value>> {
+    let answer = ctx.data_unchecked::<Arc<Loaders>>().join(&key);
+    Ok(answer.await?.get(&key).cloned())
+}
+
+/// The row of `E` with this id, in a batch with the others.
+pub async fn load_row<E>(ctx: &Context<'_>, id: Uuid) -> Result<Option<E::Model>>
+where
+    E: EntityTrait,
+    E::Model: Clone + Send + Sync + 'static,
+{
+    load(ctx, ById::<E>(id, PhantomData)).await
+}
+
+/// The column of an entity's id: all have one of their own.
+pub(super) fn id_column<E: EntityTrait>() -> Option<E::Column> {
+    let key = E::PrimaryKey::iter().next();
+    key.map(sea_orm::PrimaryKeyToColumn::into_column)
+}
+
+/// The row of `E` with this id.
+struct ById<E>(Uuid, PhantomData<fn() -> E>);
 
 impl<E> Clone for ById<E> {
     fn clone(&self) -> Self {
@@ -43,68 +250,28 @@ impl<E> Hash for ById<E> {
     }
 }
 
-/// The request whose unit of work the batches run on. Resources add loaders of their own to it.
-#[derive(Clone, Debug)]
-pub struct Loaders(pub Arc<RequestContext>);
-
-impl Loaders {
-    /// The request's loader; made anew for each request.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a batch is awaited by the fields that asked for it"
-    )]
-    pub(super) fn of(request: Arc<RequestContext>) -> DataLoader<Self> {
-        // Long enough for the fields of one level to ask, which they do without waiting for anything.
-        DataLoader::new(Self(request), tokio::spawn).delay(Duration::from_micros(100))
-    }
-}
-
-/// Loads by any key that the loaders know.
-pub async fn load<K>(ctx: &Context<'_>, key: K) -> Result<Option<<Loaders as Loader<K>>::Value>>
-where
-    K: Send + Sync + Hash + Eq + Clone + 'static,
-    Loaders: Loader<K, Error = Arc<Error>>,
-{
-    let loader: &DataLoader<Loaders> = ctx.data_unchecked();
-    loader.load_one(key).await.map_err(Error::shared)
-}
-
-/// The row of `E` with this id, in a batch with the others that the request asks for.
-pub async fn load_row<E>(ctx: &Context<'_>, id: Uuid) -> Result<Option<E::Model>>
-where
-    E: EntityTrait,
-    E::Model: Clone + Send + Sync + 'static,
-{
-    load(ctx, ById::<E>(id, PhantomData)).await
-}
-
-impl<E> Loader<ById<E>> for Loaders
+impl<E> Batch for ById<E>
 where
     E: EntityTrait,
     E::Model: Clone + Send + Sync + 'static,
 {
     type Value = E::Model;
-    type Error = Arc<Error>;
 
-    async fn load(&self, keys: &[ById<E>]) -> Result<HashMap<ById<E>, E::Model>, Arc<Error>> {
-        let Some(id) = E::PrimaryKey::iter()
-            .next()
-            .map(sea_orm::PrimaryKeyToColumn::into_column)
-        else {
+    async fn load(tx: &TenantTx, keys: Vec<Self>) -> Result<HashMap<Self, E::Model>> {
+        let Some(id) = id_column::<E>() else {
             return Ok(HashMap::new());
         };
-        let tx = self.0.reading().await?;
-        let rows = E::find()
-            .filter(id.is_in(keys.iter().map(|key| key.0)))
-            .all(&*tx)
-            .await
-            .map_err(Error::from)?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| match row.get(id) {
-                Value::Uuid(Some(key)) => Some((ById(key, PhantomData), row)),
-                _ => None,
-            })
-            .collect())
+        let ids: Vec<Uuid> = keys.into_iter().map(|key| key.0).collect();
+        // An array's length is not known before, so PostgreSQL plans such a statement each time; that of one id once.
+        let wanted = match ids[..] {
+            [one] => id.eq(one),
+            _ => id.into_expr().eq(any(ids)),
+        };
+        let rows = E::find().filter(wanted).all(tx).await?;
+        let keyed = rows.into_iter().filter_map(|row| match row.get(id) {
+            Value::Uuid(Some(key)) => Some((Self(key, PhantomData), row)),
+            _ => None,
+        });
+        Ok(keyed.collect())
     }
 }

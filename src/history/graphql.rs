@@ -1,20 +1,35 @@
 //! The type `Change`: one recorded change of one object.
 
+use super::Filter;
 use crate::error::Result;
 use crate::graphql::{
-    ContextExt as _, Cursor, DateTime, Kind, PageInput, Paged, connection, global_id,
+    ContextExt as _, Cursor, DateTime, Key, Kind, Order, Owned, PageArgs, Place, SortKey, few,
+    follow, global_id, global_id_of, load_row, parse_global_id, rows, rows_of, until_error,
 };
 use crate::identity::ActorObject;
 use crate::permission::Permission;
 use async_graphql::connection::Connection;
-use async_graphql::{Context, Enum, ID, Object, SimpleObject};
-use base64::Engine as _;
-use entity::tenant::history::{Action, Model};
+use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject, Subscription};
+use entity::tenant::history::{Action, Column, Entity, Model};
+use futures::{FutureExt as _, Stream, TryStreamExt as _};
 use serde_json::Value;
 use uuid::Uuid;
 
+/// The order of the trail: newest first.
+const NEWEST: Order = Order {
+    name: "changes",
+    key: SortKey::Time(r#""history"."recorded_at""#),
+    descending: true,
+};
+/// That of one object's part of it: the same.
+const OBJECTS: Order = Order {
+    name: "changes.object",
+    ..NEWEST
+};
+
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[graphql(remote = "Action")]
 pub enum ChangeAction {
     /// The object was made.
     Create,
@@ -61,11 +76,7 @@ impl Change {
 
     /// What was done.
     async fn action(&self) -> ChangeAction {
-        match self.0.action {
-            Action::Create => ChangeAction::Create,
-            Action::Update => ChangeAction::Update,
-            Action::Delete => ChangeAction::Delete,
-        }
+        self.0.action.into()
     }
 
     /// Who did it.
@@ -103,9 +114,15 @@ impl Change {
 
     /// Id of the object, kept after it is deleted; `node(id:)` gives the object while it is there.
     async fn subject_id(&self) -> ID {
-        let name = camel(&self.0.subject_type, true);
-        let bytes = [name.as_bytes(), self.0.subject_id.as_bytes()].concat();
-        ID(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+        global_id_of(&camel(&self.0.subject_type, true), self.0.subject_id)
+    }
+
+    #[graphql(flatten)]
+    async fn subject(&self) -> Subject {
+        Subject {
+            kind: camel(&self.0.subject_type, true),
+            id: self.0.subject_id,
+        }
     }
 
     /// What changed, field by field.
@@ -148,19 +165,113 @@ impl Change {
 
     /// The change with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
-        let tx = ctx.read(Permission::AuditRead).await?;
-        Ok(super::find(&tx, id).await?.map(Self))
+        ctx.require(Permission::AuditRead)?;
+        Ok(load_row::<Entity>(ctx, id).await?.map(Self))
     }
 
-    /// A page of the trail, newest first: one object's, or the whole tenant's.
+    /// A page of the whole tenant's trail, newest first.
     pub async fn page(
         ctx: &Context<'_>,
-        page: PageInput,
-        subject: Option<Uuid>,
+        page: PageArgs,
+        filter: Option<ChangeFilter>,
     ) -> Result<Connection<Cursor, Self>> {
         let tx = ctx.read(Permission::AuditRead).await?;
-        let rows = super::list(&tx, subject, page.after, page.first + 1).await?;
-        Ok(connection(Paged::of(rows, page), |row| row.id, Self))
+        let page = page.of(NEWEST)?;
+        let select = super::select(filter.unwrap_or_default().checked()?);
+        let fetch = |slice| rows(&tx, select.clone(), slice).boxed();
+        Ok(page.fetch(ctx, place, fetch).await?.connection(Self))
+    }
+
+    /// A page of one object's part of it, newest first.
+    pub async fn of(
+        ctx: &Context<'_>,
+        subject: Uuid,
+        page: PageArgs,
+    ) -> Result<Connection<Cursor, Self>> {
+        ctx.require(Permission::AuditRead)?;
+        let fetch = |slice| rows_of::<Entity>(ctx, subject, slice).boxed();
+        let found = page.of(OBJECTS)?.fetch(ctx, place, fetch).await?;
+        Ok(found.connection(Self))
+    }
+}
+
+/// Where a change is in the trail.
+fn place(row: &Model) -> Place {
+    Place {
+        key: Key::Time(Some(row.recorded_at)),
+        id: row.id,
+    }
+}
+
+/// Changes belong to what was changed.
+impl Owned for Entity {
+    type Owner = Uuid;
+
+    fn owned_by() -> Column {
+        Column::SubjectId
+    }
+
+    fn owner(row: &Model) -> Uuid {
+        row.subject_id
+    }
+
+    fn array(owners: Vec<Uuid>) -> sea_orm::Value {
+        owners.into()
+    }
+}
+
+/// What a change changed, by its type's name and its row. The list of resources knows how to get it.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The type's name.
+    pub kind: String,
+    /// The row.
+    pub id: Uuid,
+}
+
+/// Which changes; all that is given holds.
+#[derive(Debug, Default, InputObject)]
+pub struct ChangeFilter {
+    /// By this member or device.
+    actor: Option<ID>,
+    /// Of this object.
+    subject: Option<ID>,
+    /// Of objects of these types, such as Device.
+    subject_types: Option<Vec<String>>,
+    /// Of these kinds.
+    actions: Option<Vec<ChangeAction>>,
+    /// At this time or later.
+    from: Option<DateTime>,
+    /// Before this time.
+    until: Option<DateTime>,
+}
+
+impl ChangeFilter {
+    /// As the rows have it. An id that names nothing becomes one that no row has.
+    fn checked(self) -> Result<Filter> {
+        let types = self.subject_types;
+        few("subjectTypes", types.as_deref())?;
+        few("actions", self.actions.as_deref())?;
+        let actor = |id: ID| {
+            let actor = ActorObject::named(&id);
+            actor.map_or(String::new(), |actor| actor.to_string())
+        };
+        let subject = |id: ID| parse_global_id(&id).map_or(Uuid::nil(), |(_, row)| row);
+        let snakes = |types: Vec<String>| types.iter().map(|name| snake(name)).collect();
+        let actions = |actions: Vec<ChangeAction>| {
+            let kinds = [Action::Create, Action::Update, Action::Delete].into_iter();
+            kinds
+                .filter(|kind| actions.contains(&ChangeAction::from(*kind)))
+                .collect()
+        };
+        Ok(Filter {
+            actor: self.actor.map(actor),
+            subject: self.subject.map(subject),
+            subject_types: types.map(snakes),
+            actions: self.actions.map(actions),
+            from: self.from.map(|from| from.0),
+            until: self.until.map(|until| until.0),
+        })
     }
 }
 
@@ -192,4 +303,38 @@ fn camel(name: &str, mut upper: bool) -> String {
         }
     }
     spelled
+}
+
+/// The table of a type's name: `ClientId` as the rows spell it, `client_id`.
+fn snake(name: &str) -> String {
+    let mut spelled = String::with_capacity(name.len() + 4);
+    for (index, c) in name.char_indices() {
+        if c.is_ascii_uppercase() && index > 0 {
+            spelled.push('_');
+        }
+        spelled.push(c.to_ascii_lowercase());
+    }
+    spelled
+}
+
+/// Root fields for following.
+#[derive(Debug, Default)]
+pub struct Subscription;
+
+/// Root fields for following.
+#[Subscription(name = "HistorySubscription")]
+impl Subscription {
+    /// Each change of the tenant's rows as it is committed, in order.
+    async fn change_recorded(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which of them.")] filter: Option<ChangeFilter>,
+    ) -> Result<impl Stream<Item = async_graphql::Result<Change>>> {
+        let filter = filter.unwrap_or_default().checked()?;
+        let changes = follow(ctx, Permission::AuditRead).await?;
+        let changes = changes.try_filter(move |change| std::future::ready(filter.takes(change)));
+        Ok(until_error(
+            changes.map_ok(|change| Change(Model::clone(&change))),
+        ))
+    }
 }

@@ -1,47 +1,62 @@
 //! Reading what the triggers wrote.
 
+mod filter;
 pub mod graphql;
 
-use crate::database::TenantTx;
-use crate::error::Result;
-use entity::tenant::history::{Column, Entity, Model};
-use sea_orm::sea_query::{Expr, ExprTrait as _};
-use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-};
+pub use filter::Filter;
+
+use crate::database::any;
+use crate::error::{Error, Result};
+use entity::tenant::history::{Action, Column, Entity, Model};
+use futures::{Stream, TryStreamExt as _};
+use sea_orm::sea_query::ExprTrait as _;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Select};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use uuid::Uuid;
 
-/// Up to `limit` changes, newest first: of one subject or of the whole tenant, those before a change if one is given.
-pub async fn list(
-    tx: &TenantTx,
-    subject: Option<Uuid>,
-    before: Option<Uuid>,
-    limit: u64,
-) -> Result<Vec<Model>> {
+/// One recorded change.
+pub type Row = Model;
+
+/// The changes that pass.
+pub fn select(filter: Filter) -> Select<Entity> {
     let mut select = Entity::find();
-    if let Some(subject) = subject {
+    if let Some(actor) = filter.actor {
+        select = select.filter(Column::Actor.eq(actor));
+    }
+    if let Some(subject) = filter.subject {
         select = select.filter(Column::SubjectId.eq(subject));
     }
-    if let Some(before) = before {
-        let place = Entity::find_by_id(before).one(tx).await?;
-        let Some(place) = place else {
-            return Ok(Vec::new());
-        };
-        let here = Expr::tuple([Expr::col(Column::RecordedAt), Expr::col(Column::Id)]);
-        select = select.filter(here.lt(Expr::tuple([
-            Expr::value(place.recorded_at),
-            Expr::value(place.id),
-        ])));
+    if let Some(types) = filter.subject_types {
+        select = select.filter(match types.as_slice() {
+            // Equal to one, they come out of the index in the order of the list.
+            [only] => Column::SubjectType.eq(only.as_str()),
+            _ => Column::SubjectType.into_expr().eq(any(types)),
+        });
     }
-    Ok(select
-        .order_by_desc(Column::RecordedAt)
-        .order_by_desc(Column::Id)
-        .limit(limit)
-        .all(tx)
-        .await?)
+    if let Some(actions) = filter.actions {
+        select = select.filter(Column::Action.is_in(actions));
+    }
+    if let Some(from) = filter.from {
+        select = select.filter(Column::RecordedAt.gte(from));
+    }
+    if let Some(until) = filter.until {
+        select = select.filter(Column::RecordedAt.lt(until));
+    }
+    select
 }
 
-/// One change.
-pub async fn find(tx: &TenantTx, id: Uuid) -> Result<Option<Model>> {
-    Ok(Entity::find_by_id(id).one(tx).await?)
+/// The rows of a table as each change left them, or one row of it. One that was removed is left out.
+pub fn rows<M: DeserializeOwned + Send>(
+    changes: impl Stream<Item = Result<Arc<Model>>> + Send,
+    table: &'static str,
+    only: Option<Uuid>,
+) -> impl Stream<Item = Result<M>> + Send {
+    changes.try_filter_map(move |change| {
+        let is_it = change.subject_type == table
+            && change.action != Action::Delete
+            && only.is_none_or(|id| id == change.subject_id);
+        let row = is_it.then(|| M::deserialize(&change.row));
+        std::future::ready(row.transpose().map_err(Error::internal))
+    })
 }

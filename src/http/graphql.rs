@@ -1,59 +1,108 @@
-//! `/graphql`: the request's context, the playground and its assets.
+//! `/graphql`: requests by POST and GET, whose answers are one or come one by one, and the playground's page.
 
 use super::State as HttpState;
-use super::layers;
+use super::server::HangUp;
+use super::{events, playground};
 use crate::actor::RequestId;
+use crate::body;
 use crate::caller::bearer;
-use crate::console::Playground;
+use crate::config::Env;
 use crate::database::Tenant;
 use crate::error::{Error, Result};
-use crate::graphql::{RequestContext, door};
+use crate::graphql::door::Method;
+use crate::graphql::{Asked, MEDIA_TYPES, MediaType, RequestContext, door};
+use crate::rates::Client;
 use crate::resources;
-use axum::body::to_bytes;
-use axum::extract::{Extension, Path, Request, State};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName};
-use axum::response::{IntoResponse, Response};
+use crate::tenancy::host::Authority;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, Method as Verb};
+use axum::response::Response;
 use std::sync::Arc;
 
 const X_CHANGE_REASON: HeaderName = HeaderName::from_static("x-change-reason");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Characters that a key may have.
+const MAX_KEY: usize = 255;
 /// Bytes that a reason may have.
 const MAX_REASON: usize = 500;
 
-/// The strictest policy under which the editor works: nothing from elsewhere, no inline script. The editor sets styles of
-/// its own.
-const PLAYGROUND_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
-    img-src 'self' data:; font-src 'self'; connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'none'";
+/// Where GraphQL is.
+pub(super) const GRAPHQL: &str = "/graphql";
 
-/// One GraphQL request.
-pub(super) async fn post(
+/// One GraphQL request, by POST or, if it only reads, by GET. In development a browser gets the playground.
+pub(super) async fn graphql(
     State(state): State<HttpState>,
     Extension(tenant): Extension<Arc<Tenant>>,
+    (Extension(authority), Extension(client)): (Extension<Authority>, Extension<Arc<Client>>),
     Extension(RequestId(id)): Extension<RequestId>,
     request: Request,
 ) -> Response {
-    let headers = request.headers().clone();
-    let authority = layers::authority(&request).map(str::to_owned);
-    let context = match context(&state, tenant, (id.clone(), authority), &headers).await {
-        Ok(context) => context,
-        Err(error) => return door::refuse(&error, &id, &headers),
+    let (parts, body) = request.into_parts();
+    let follows = events::are_wanted(&parts.headers);
+    let of_page = parts.method == Verb::GET || parts.method == Verb::HEAD;
+    let of_page = of_page && !follows && state.services.config.env == Env::Development;
+    if of_page && playground::is_wanted(&parts.headers) {
+        return playground::page(&parts.headers);
+    }
+    let media_type = match MediaType::of(&parts.headers) {
+        Some(media_type) => media_type,
+        // Only an error is sent as it.
+        None if follows => MediaType::Json,
+        None => return door::refuse(&Error::NotAcceptable(MEDIA_TYPES), &id, MediaType::Json),
     };
-    match to_bytes(request.into_body(), super::MAX_BODY).await {
-        Ok(body) => door::post(&state.schema, context, &headers, &body).await,
-        Err(_) => door::refuse(&Error::TooLarge(super::MAX_BODY as u64), &id, &headers),
+    let answered = async {
+        let method = method(&parts.method)?;
+        if method == Method::Post {
+            body::check_json(&parts.headers)?;
+        }
+        let from = (id.clone(), authority, client);
+        let context = context(&state, tenant, from, &parts.headers).await?;
+        let asked = asked(&state, method, &parts, body).await?;
+        if follows {
+            let token = bearer(&parts.headers)?.map(str::to_owned);
+            let hang_up = parts.extensions.get::<HangUp>().cloned();
+            let hang_up = hang_up.unwrap_or_default();
+            return events::stream(&state, context, token, hang_up, (asked, method)).await;
+        }
+        let response = state.door.execute(context, asked, method).await?;
+        Ok(door::answer(&response, media_type))
+    };
+    let answered = answered.await;
+    answered.unwrap_or_else(|error| door::refuse(&error, &id, media_type))
+}
+
+fn method(verb: &Verb) -> Result<Method> {
+    match *verb {
+        Verb::POST => Ok(Method::Post),
+        Verb::GET | Verb::HEAD => Ok(Method::Get),
+        _ => Err(Error::MethodNotAllowed("GET, POST")),
     }
 }
 
+async fn asked(state: &HttpState, method: Method, parts: &Parts, body: Body) -> Result<Asked> {
+    match method {
+        Method::Get => Asked::by_get(parts.uri.query().unwrap_or_default()),
+        Method::Post => {
+            let patience = state.services.config.http_limits.body_time();
+            Asked::by_post(&body::read(body, patience).await?)
+        }
+    }
+}
+
+/// The request's context.
 async fn context(
     state: &HttpState,
     tenant: Arc<Tenant>,
-    (id, authority): (String, Result<String>),
+    (id, authority, client): (String, Authority, Arc<Client>),
     headers: &HeaderMap,
 ) -> Result<RequestContext> {
     let services = Arc::clone(&state.services);
-    let mut context = RequestContext::new(services, tenant, id, authority?);
+    let mut context = RequestContext::new(services, tenant, id, authority);
+    context.client = client;
     context.reason = reason(headers)?;
+    context.idempotency_key = idempotency_key(headers)?;
     if let Some(token) = bearer(headers)? {
         let caller = resources::caller(&state.services, &context.tenant, token).await?;
         tracing::Span::current().record("actor", tracing::field::display(&caller.actor));
@@ -76,51 +125,16 @@ fn reason(headers: &HeaderMap) -> Result<Option<String>> {
     })
 }
 
-/// The playground's page, for browsers.
-pub(super) async fn playground(headers: HeaderMap) -> Response {
-    let accepted = headers
-        .get(ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    if !accepted.contains("text/html") {
-        let error = Error::BadRequest(
-            "Send queries by POST; with Accept: text/html this is the playground.".to_owned(),
-        );
-        return error.into_response();
-    }
-    match Playground::get("index.html") {
-        Some(page) => (
-            [
-                (CONTENT_TYPE, "text/html; charset=utf-8"),
-                (CONTENT_SECURITY_POLICY, PLAYGROUND_POLICY),
-                (CACHE_CONTROL, "no-cache"),
-            ],
-            page.data,
-        )
-            .into_response(),
-        None => Error::NotFound("page").into_response(),
-    }
-}
-
-/// One of its files. Their names carry a hash of what is in them.
-pub(super) async fn asset(Path(file): Path<String>) -> Response {
-    let Some(asset) = Playground::get(&file) else {
-        return Error::NotFound("file").into_response();
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
+    let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
+    let (Some(value), other) = (values.next(), values.next()) else {
+        return Ok(None);
     };
-    let cache = "public, max-age=31536000, immutable";
-    let kind = match file.rsplit_once('.').map(|(_, ext)| ext) {
-        Some("js") => "text/javascript; charset=utf-8",
-        Some("css") => "text/css; charset=utf-8",
-        Some("html") => "text/html; charset=utf-8",
-        Some("svg") => "image/svg+xml",
-        Some("ttf") => "font/ttf",
-        Some("md") => "text/plain; charset=utf-8",
-        _ => "application/octet-stream",
-    };
-    let headers = [
-        (CONTENT_TYPE, kind),
-        (CONTENT_SECURITY_POLICY, PLAYGROUND_POLICY),
-        (CACHE_CONTROL, cache),
-    ];
-    (headers, asset.data).into_response()
+    let is_key = |key: &&str| (1..=MAX_KEY).contains(&key.len()) && other.is_none();
+    let key = value.to_str().ok().map(str::trim).filter(is_key);
+    key.map(|key| Some(key.to_owned())).ok_or_else(|| {
+        Error::BadRequest(format!(
+            "Send one Idempotency-Key of 1 to {MAX_KEY} visible characters, such as a UUID."
+        ))
+    })
 }

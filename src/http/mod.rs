@@ -1,31 +1,38 @@
 //! HTTP: all routes on one page, the layers around them, health, problems.
 
+mod client;
+mod events;
 mod graphql;
+mod headers;
 mod health;
 mod layers;
+mod meter;
+mod patience;
+mod playground;
 mod problem;
+mod server;
+mod sockets;
+mod standing;
 
 use crate::app::App;
 use crate::config::Env;
-use crate::error::{Error, Result};
-use crate::resources::{self, Schema};
+use crate::error::Error;
+use crate::resources::{self, Door};
 use crate::services::Services;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef};
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::get;
+use axum::extract::FromRef;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get};
+use sockets::Sockets;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tower_http::catch_panic::CatchPanicLayer;
-
-/// Bytes that a body may have, uploads aside.
-const MAX_BODY: usize = 1024 * 1024;
 
 /// What handlers are given.
 #[derive(Clone)]
 struct State {
     services: Arc<Services>,
-    schema: Schema,
+    sockets: Arc<Sockets>,
+    door: Arc<Door>,
 }
 
 impl FromRef<State> for Arc<Services> {
@@ -34,50 +41,60 @@ impl FromRef<State> for Arc<Services> {
     }
 }
 
-/// All routes.
-pub fn router(app: &App) -> Router {
-    let state = State {
-        services: Arc::clone(&app.services),
-        schema: app.schema.clone(),
+/// Serves the tenants until `shutdown`, then finishes the requests that are under way and says goodbye to those that would
+/// go on.
+pub fn serve<F>(app: &App, listener: TcpListener, shutdown: F) -> impl Future<Output = ()> + use<F>
+where
+    F: Future<Output = ()> + Send,
+{
+    let sockets = Arc::new(Sockets::new(&app.services.config));
+    let plain = around(routes(app, &sockets), &app.services);
+    let routes = server::Routes {
+        compressed: plain.clone().layer(headers::compression()),
+        plain,
     };
-    let graphql = match app.services.config.env {
-        Env::Development => get(graphql::playground).post(graphql::post),
-        Env::Production => axum::routing::post(graphql::post),
+    let limits = app.services.config.http_limits.clone();
+    async move {
+        let stopping = async {
+            shutdown.await;
+            sockets.stop();
+        };
+        server::run(routes, limits, listener, stopping).await;
+        sockets.gone().await;
+    }
+}
+
+/// All routes.
+fn routes(app: &App, sockets: &Arc<Sockets>) -> Router {
+    let services = &app.services;
+    let state = State {
+        services: Arc::clone(services),
+        sockets: Arc::clone(sockets),
+        door: Arc::clone(&app.door),
     };
     let tenant = Router::new()
-        .route("/graphql", graphql)
-        .merge(resources::routes().with_state(Arc::clone(&app.services)))
-        .layer(from_fn_with_state(
-            Arc::clone(&app.services),
-            layers::tenant,
-        ));
+        .route("/graphql", any(graphql::graphql))
+        .route("/graphql/ws", get(sockets::open))
+        .merge(resources::routes().with_state(Arc::clone(services)))
+        .layer(from_fn_with_state(Arc::clone(services), layers::tenant));
     let mut router = Router::new()
         .route("/healthz/live", get(health::live))
         .route("/healthz/ready", get(health::ready))
         .merge(tenant);
-    if app.services.config.env == Env::Development {
-        router = router.route("/graphql/assets/{file}", get(graphql::asset));
+    if services.config.env == Env::Development {
+        router = router.route("/graphql/assets/{file}", get(playground::asset));
     }
     router
         .fallback(async || Error::NotFound("page"))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn_with_state(
-            Arc::clone(&app.services),
-            layers::request,
-        ))
-        .layer(from_fn(layers::security_headers))
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed(""))
         .with_state(state)
 }
 
-/// Serves until `shutdown`, then finishes the requests that are under way.
-pub async fn serve(
-    app: &App,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<()> {
-    axum::serve(listener, router(app))
-        .with_graceful_shutdown(shutdown)
-        .await
-        .map_err(Error::internal)
+/// Puts around routes what every request goes through: its identity, the masking of what fails, the headers of every answer.
+pub fn around(routes: Router, services: &Arc<Services>) -> Router {
+    let routes = match headers::cors(&services.config) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes.layer(from_fn_with_state(Arc::clone(services), layers::request))
 }

@@ -4,13 +4,14 @@ use super::graphql::Member;
 use crate::actor::Actor;
 use crate::devices::Device;
 use crate::error::Result;
-use crate::graphql::{ContextExt as _, load_row};
+use crate::graphql::{ContextExt as _, Kind as _, load_row, parse_global_id};
 use crate::permission::Permission;
 use async_graphql::{Context, SimpleObject, Union};
 use entity::tenant::{device, member};
 
 /// Who is calling, or did it: a person, a device, or the platform.
 #[derive(Clone, Debug, Union)]
+#[graphql(name = "Actor")]
 pub enum ActorObject {
     /// A device.
     Device(Device),
@@ -49,6 +50,16 @@ impl ActorObject {
                 reason: reason(actor),
             })
         }))
+    }
+
+    /// The actor that a global id names, if it is a member's or a device's.
+    pub fn named(id: &str) -> Option<Actor> {
+        let (kind, row) = parse_global_id(id)?;
+        match kind.as_str() {
+            Device::NAME => Some(Actor::Device(row)),
+            Member::NAME => Some(Actor::Member(row)),
+            _ => None,
+        }
     }
 
     fn hidden(reason: &str) -> Self {

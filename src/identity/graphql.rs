@@ -1,21 +1,25 @@
 //! Members, roles, the viewer, and signing in and out.
 
+use super::list::{MEMBERS, ROLES, members};
 use super::{ActorObject, TOKEN_PREFIX};
 use crate::actor::Actor;
 use crate::caller::Caller;
+use crate::database::{TenantTx, any};
 use crate::error::{Denial, Error, Result};
 use crate::graphql::{
-    ContextExt as _, Cursor, DateTime, Kind, Loaders, PageInput, Total, UserError, expected,
-    global_id, load, page_by_id, with_fields,
+    Batch, ContextExt as _, Cursor, DateTime, Kind, PageArgs, Place, Total, UserError, expected,
+    global_id, load, load_row, rows,
 };
 use crate::history::graphql::Change;
+use crate::media::graphql::Media;
 use crate::permission::Permission;
 use crate::secret;
 use async_graphql::connection::Connection;
-use async_graphql::dataloader::Loader;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
-use entity::tenant::{member, member_role, role};
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
+use entity::tenant::{media, member, member_role, role};
+use futures::FutureExt as _;
+use sea_orm::sea_query::ExprTrait as _;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 use std::collections::HashMap;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -52,6 +56,15 @@ impl Member {
         self.0.name.as_deref()
     }
 
+    /// Their picture. Null if they have none.
+    async fn avatar(&self, ctx: &Context<'_>) -> Result<Option<Media>> {
+        let Some(id) = self.0.avatar_id else {
+            return Ok(None);
+        };
+        ctx.require(Permission::MediaRead)?;
+        Ok(load_row::<media::Entity>(ctx, id).await?.map(Media::from))
+    }
+
     /// The roles they hold.
     async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
         ctx.require(Permission::MembersRead)?;
@@ -79,37 +92,49 @@ impl Member {
     }
 
     /// Every recorded change of this object, newest first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
     async fn history(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 20)] first: i32,
-        after: Option<String>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
     ) -> Result<Connection<Cursor, Change>> {
-        Change::page(
-            ctx,
-            PageInput::new(first, after.as_deref())?,
-            Some(self.0.id),
-        )
-        .await
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Change::of(ctx, self.0.id, page).await
     }
 }
 
 impl Member {
     /// The member with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
-        let tx = ctx.read(Permission::MembersRead).await?;
-        Ok(member::Entity::find_by_id(id).one(&*tx).await?.map(Self))
+        ctx.require(Permission::MembersRead)?;
+        Ok(load_row::<member::Entity>(ctx, id).await?.map(Self))
     }
 
-    /// A page of the tenant's members, newest first.
+    /// A page of the tenant's members, newest first: of those that have the text in their name or address, and hold the role.
     pub async fn page(
         ctx: &Context<'_>,
-        page: PageInput,
+        page: PageArgs,
+        search: Option<String>,
+        role: Option<Uuid>,
     ) -> Result<Connection<Cursor, Self, Total>> {
         let tx = ctx.read(Permission::MembersRead).await?;
-        let total = Total::of(ctx, &tx, member::Entity::find()).await?;
-        let rows = page_by_id(&tx, member::Entity::find(), member::Column::Id, page).await?;
-        Ok(with_fields(rows, total, |row| row.id, Self))
+        let page = page.of(MEMBERS)?;
+        let select = members(search.as_deref(), role)?;
+        let fetch = |slice| rows(&tx, select.clone(), slice).boxed();
+        let found = page.fetch(ctx, |row| Place::by_id(row.id), fetch).await?;
+        Ok(found.with_fields(Total::of(select), Self))
     }
 }
 
@@ -148,33 +173,39 @@ impl Role {
 impl Role {
     /// The role with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
+        ctx.require(Permission::MembersRead)?;
+        Ok(load_row::<role::Entity>(ctx, id).await?.map(Self))
+    }
+
+    /// A page of the tenant's roles, newest first.
+    pub async fn page(ctx: &Context<'_>, page: PageArgs) -> Result<Connection<Cursor, Self>> {
         let tx = ctx.read(Permission::MembersRead).await?;
-        Ok(role::Entity::find_by_id(id).one(&*tx).await?.map(Self))
+        let fetch = |slice| rows(&tx, role::Entity::find(), slice).boxed();
+        let page = page.of(ROLES)?;
+        let found = page.fetch(ctx, |row| Place::by_id(row.id), fetch).await?;
+        Ok(found.connection(Self))
     }
 }
 
 /// The roles of the member with this id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RolesOf(Uuid);
+struct RolesOf(Uuid);
 
-impl Loader<RolesOf> for Loaders {
+impl Batch for RolesOf {
     type Value = Vec<Role>;
-    type Error = Arc<Error>;
 
-    async fn load(&self, keys: &[RolesOf]) -> Result<HashMap<RolesOf, Vec<Role>>, Arc<Error>> {
-        let tx = self.0.reading().await?;
+    async fn load(tx: &TenantTx, keys: Vec<Self>) -> Result<HashMap<Self, Vec<Role>>> {
+        let members: Vec<Uuid> = keys.into_iter().map(|key| key.0).collect();
         let held = member_role::Entity::find()
-            .filter(member_role::Column::MemberId.is_in(keys.iter().map(|key| key.0)))
+            .filter(member_role::Column::MemberId.into_expr().eq(any(members)))
             .find_also_related(role::Entity)
-            .all(&*tx)
-            .await
-            .map_err(Error::from)?;
-        let mut roles: HashMap<RolesOf, Vec<Role>> = HashMap::new();
+            .order_by_asc(role::Column::Id)
+            .all(tx)
+            .await?;
+        let mut roles: HashMap<Self, Vec<Role>> = HashMap::new();
         for (held, role) in held {
-            roles
-                .entry(RolesOf(held.member_id))
-                .or_default()
-                .extend(role.map(Role));
+            let of = roles.entry(Self(held.member_id)).or_default();
+            of.extend(role.map(Role));
         }
         Ok(roles)
     }
@@ -267,15 +298,16 @@ impl Mutation {
     async fn session_create(
         &self,
         ctx: &Context<'_>,
-        input: SessionCreateInput,
+        #[graphql(desc = "Who signs in.")] input: SessionCreateInput,
     ) -> Result<SessionCreatePayload> {
         let request = ctx.request();
         request.end_reading().await?;
         let services = &request.services;
         let slot = services.hasher.slot().await?;
-        let tx = services.database.read(&request.tenant).await?;
-        let found = super::by_email(&tx, &input.email).await;
-        let member = tx.settle(found).await?;
+        let tx = request.reading().await?;
+        let member = super::by_email(&tx, &input.email).await?;
+        drop(tx);
+        request.end_reading().await?;
         let stored = member.as_ref().map(|member| member.password_hash.as_str());
         let matches = slot.verify(&input.password, stored).await?;
         let member = member
@@ -283,11 +315,7 @@ impl Mutation {
             .ok_or(Error::Unauthenticated(Denial::InvalidCredentials))?;
         let token = secret::new_token(TOKEN_PREFIX);
         let hash = secret::token_hash(&token);
-        let attribution = request.attribution(&Actor::Member(member.id));
-        let tx = services
-            .database
-            .write(&request.tenant, &attribution)
-            .await?;
+        let tx = request.writing(&Actor::Member(member.id)).await?;
         let begun = begin(&tx, member.id, hash, services.config.session_days).await;
         let caller = Arc::new(tx.settle(begun).await?);
         request.sign_in(Arc::clone(&caller));
@@ -303,20 +331,14 @@ impl Mutation {
     async fn session_revoke(
         &self,
         ctx: &Context<'_>,
-        input: SessionRevokeInput,
+        #[graphql(desc = "Which sessions.")] input: SessionRevokeInput,
     ) -> Result<SessionRevokePayload> {
         let request = ctx.request();
         let caller = request.caller()?;
         let Actor::Member(member) = caller.actor else {
             return Err(Error::BadRequest("Only members have sessions.".to_owned()));
         };
-        request.end_reading().await?;
-        let attribution = request.attribution(&caller.actor);
-        let tx = request
-            .services
-            .database
-            .write(&request.tenant, &attribution)
-            .await?;
+        let tx = request.writing(&caller.actor).await?;
         let only = (!input.everywhere).then_some(caller.credential_id);
         let revoked = super::revoke_sessions(&tx, member, only).await;
         let (revoked, errors) = expected(tx.settle(revoked).await)?;

@@ -2,20 +2,24 @@
 
 mod actor;
 pub mod graphql;
-mod roles;
+mod list;
 
+pub use crate::permission::BuiltIn;
 pub use actor::ActorObject;
-pub use roles::{BuiltIn, seed_roles};
 
 use crate::actor::Actor;
 use crate::caller::Caller;
 use crate::database::TenantTx;
 use crate::error::{Denial, Error, OnConstraint as _, Result};
 use crate::permission::Permission;
+use crate::tenancy::quota::{self, Coming};
 use chrono::Duration;
 use entity::tenant::{member, member_role, role, session};
-use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set};
+use sea_orm::sea_query::{Expr, Query};
+use sea_orm::{
+    ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait as _, EntityTrait as _,
+    QueryFilter as _, Set,
+};
 use uuid::Uuid;
 
 /// What the tokens of sessions begin with.
@@ -34,9 +38,10 @@ pub struct NewMember {
     pub role: BuiltIn,
 }
 
-/// Makes a member with a built-in role.
+/// Makes a member with a built-in role, if the tenant may have one more.
 pub async fn create_member(tx: &TenantTx, new: NewMember) -> Result<member::Model> {
     let email = normal_email(&new.email)?;
+    quota::admit(tx, Coming::Member).await?;
     let now = tx.now();
     let taken = || Error::already_exists("email", "There is a member with this address already.");
     let member = member::ActiveModel {
@@ -54,17 +59,27 @@ pub async fn create_member(tx: &TenantTx, new: NewMember) -> Result<member::Mode
         .insert(tx)
         .await
         .on_constraint("member_email_key", taken)?;
-    let role = role::Entity::find()
-        .filter(role::Column::Name.eq(new.role.name()))
-        .one(tx)
-        .await?
-        .ok_or(Error::NotFound("role"))?;
-    let held = member_role::ActiveModel {
-        id: Set(tx.new_id()),
-        member_id: Set(member.id),
-        role_id: Set(role.id),
-    };
-    held.insert(tx).await?;
+    let held = Query::insert()
+        .into_table(member_role::Entity)
+        .columns([
+            member_role::Column::Id,
+            member_role::Column::MemberId,
+            member_role::Column::RoleId,
+        ])
+        .select_from(
+            Query::select()
+                .expr(Expr::value(tx.new_id()))
+                .expr(Expr::value(member.id))
+                .column(role::Column::Id)
+                .from(role::Entity)
+                .and_where(role::Column::Name.eq(new.role.name()))
+                .take(),
+        )
+        .map_err(Error::internal)?
+        .take();
+    if tx.execute(&held).await?.rows_affected() == 0 {
+        return Err(Error::NotFound("role"));
+    }
     Ok(member)
 }
 

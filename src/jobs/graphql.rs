@@ -1,13 +1,31 @@
 //! The type `Job`.
 
-use super::queue::{self, JobRow, State};
-use crate::error::Result;
+use super::queue::{self, JobRow, Listed, State};
+use crate::database::TenantTx;
+use crate::error::{Error, Result};
 use crate::graphql::{
-    ContextExt as _, Cursor, DateTime, Kind, PageInput, Paged, connection, global_id,
+    Batch, ContextExt as _, Cursor, DateTime, Id, Kind, Order, PageArgs, Place, RequestContext,
+    Slice, SortKey, global_id, load, load_row, until_error,
 };
+use crate::media::graphql::Media;
+use crate::permission::Permission;
 use async_graphql::connection::Connection;
-use async_graphql::{Context, Enum, ID, Object};
+use async_graphql::{Context, Enum, ID, Object, Subscription};
+use entity::tenant::media;
+use futures::FutureExt as _;
+use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
+use std::collections::HashMap;
+use std::sync::Arc;
 use uuid::Uuid;
+
+/// The order of jobs: newest first.
+const NEWEST_FIRST: Order = Order {
+    name: "jobs",
+    key: SortKey::Id,
+    descending: true,
+};
+/// Jobs that a follower of all is shown at first, those that are over among them left out.
+const NEWEST: u64 = 100;
 
 /// Where a job is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
@@ -65,6 +83,15 @@ impl Job {
         self.row.last_error.as_deref()
     }
 
+    /// The media that it made: the one whose upload was looked at. Null until SUCCEEDED, and once it is gone.
+    async fn result(&self, ctx: &Context<'_>) -> Result<Option<Media>> {
+        let Some(id) = self.row.result_id else {
+            return Ok(None);
+        };
+        ctx.require(Permission::MediaRead)?;
+        Ok(load_row::<media::Entity>(ctx, id).await?.map(Media::from))
+    }
+
     /// When it may run, or run again.
     async fn scheduled_at(&self) -> DateTime {
         self.row.run_at.into()
@@ -97,20 +124,51 @@ impl Job {
     /// The job with this id, if it is the tenant's. Anybody who is signed in may see how the tenant's work is going.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
         ctx.request().caller()?;
-        let tx = ctx.request().reading().await?;
-        Ok(queue::find(&tx, id).await?.map(Self::new))
+        Ok(load(ctx, ById(id)).await?.map(Self::new))
+    }
+
+    /// The job with this id as a unit of work has it: one that it added too.
+    pub async fn within(tx: &TenantTx, id: Uuid) -> Result<Option<Self>> {
+        Ok(queue::find(tx, vec![id]).await?.pop().map(Self::new))
     }
 
     /// A page of the tenant's jobs, newest first.
     pub async fn page(
         ctx: &Context<'_>,
-        page: PageInput,
+        page: PageArgs,
         state: Option<JobState>,
     ) -> Result<Connection<Cursor, Self>> {
         ctx.request().caller()?;
+        let page = page.of(NEWEST_FIRST)?;
         let tx = ctx.request().reading().await?;
-        let rows = queue::list(&tx, state.map(stored), page.after, page.first + 1).await?;
-        Ok(connection(Paged::of(rows, page), |row| row.id, Self::new))
+        let state = state.map(stored);
+        // The list has the newest first: what is before a place in it was made after.
+        let fetch = |slice: Slice| {
+            let listed = Listed {
+                state,
+                before: slice.after.map(|place| place.id),
+                after: slice.before.map(|place| place.id),
+                oldest: slice.backwards,
+                limit: slice.limit,
+            };
+            queue::list(&tx, listed).boxed()
+        };
+        let found = page.fetch(ctx, |row| Place::by_id(row.id), fetch).await?;
+        Ok(found.connection(Self::new))
+    }
+}
+
+/// The job with this id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ById(Uuid);
+
+impl Batch for ById {
+    type Value = JobRow;
+
+    async fn load(tx: &TenantTx, keys: Vec<Self>) -> Result<HashMap<Self, JobRow>> {
+        let ids = keys.into_iter().map(|key| key.0).collect();
+        let rows = queue::find(tx, ids).await?.into_iter();
+        Ok(rows.map(|row| (Self(row.id), row)).collect())
     }
 }
 
@@ -123,4 +181,68 @@ fn stored(state: JobState) -> State {
         JobState::Scheduled => State::Scheduled,
         JobState::Succeeded => State::Done,
     }
+}
+
+/// Root fields for following.
+#[derive(Debug, Default)]
+pub struct Subscription;
+
+/// Root fields for following.
+#[Subscription(name = "JobsSubscription")]
+impl Subscription {
+    /// The job as it is now, then after its changes. Without a job: those of the tenant's newest 100 that are not over, then
+    /// each that is added or changed.
+    async fn job_updated(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only this one.")] job_id: Option<Id<Job>>,
+    ) -> Result<impl Stream<Item = async_graphql::Result<Job>>> {
+        let request = Arc::clone(ctx.data_unchecked::<Arc<RequestContext>>());
+        request.caller()?;
+        // Before what is there now is read: so nothing comes between the two.
+        let changed = request.services.feeds.jobs(&request.tenant).await?;
+        let only = job_id.map(|id| id.uuid());
+        let there = there(&request, only).await?;
+        let changed = changed
+            .try_filter(move |id| std::future::ready(only.is_none_or(|only| only == *id)))
+            .and_then(move |id| find_again(Arc::clone(&request), id));
+        let jobs = stream::iter(there.into_iter().map(Ok))
+            .chain(changed.try_filter_map(|job| std::future::ready(Ok(job))));
+        Ok(until_error(jobs.map_ok(Job::new)))
+    }
+}
+
+/// What a follower is shown at first.
+async fn there(request: &RequestContext, only: Option<Uuid>) -> Result<Vec<JobRow>> {
+    let tx = request.reading().await?;
+    let rows = match only {
+        Some(id) => {
+            let found = queue::find(&tx, vec![id]).await?;
+            if found.is_empty() {
+                return Err(Error::NotFound("job"));
+            }
+            found
+        }
+        None => {
+            let newest = Listed {
+                limit: NEWEST,
+                ..Listed::default()
+            };
+            let mut rows = queue::list(&tx, newest).await?;
+            let over = [State::Done, State::Dead, State::Cancelled].map(|state| state as i16);
+            rows.retain(|row| !over.contains(&row.state));
+            rows.reverse();
+            rows
+        }
+    };
+    drop(tx);
+    request.end_reading().await?;
+    Ok(rows)
+}
+
+/// The job as it is now, if its follower may still see it.
+async fn find_again(request: Arc<RequestContext>, id: Uuid) -> Result<Option<JobRow>> {
+    request.caller()?;
+    let tx = request.reading().await?;
+    Ok(queue::find(&tx, vec![id]).await?.pop())
 }

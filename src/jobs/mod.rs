@@ -7,7 +7,7 @@ pub mod graphql;
 mod queue;
 mod worker;
 
-pub use queue::{JobRow, State, find, list};
+pub use queue::{JobRow, Listed, State, find, list};
 pub use worker::Worker;
 
 use crate::actor::{Actor, Attribution};
@@ -19,7 +19,7 @@ use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -71,9 +71,16 @@ pub struct JobContext {
     /// Whose job it is.
     pub tenant: Arc<Tenant>,
     attribution: Attribution,
+    made: Arc<OnceLock<Uuid>>,
 }
 
 impl JobContext {
+    /// Notes which media the job made: its result, once the run has succeeded.
+    pub fn made(&self, media: Uuid) {
+        // A job that notes two has made the first.
+        let _ = self.made.set(media);
+    }
+
     /// Begins a unit of work for the job's tenant; the history will name the job, and who caused it.
     pub async fn begin(&self) -> Result<TenantTx> {
         self.services
@@ -93,6 +100,7 @@ impl JobContext {
             services,
             tenant,
             attribution,
+            made: Arc::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::queue::{self, Claimed, Failure, Outcome};
 use super::{JobContext, Kind, Kinds};
 use crate::error::{Error, Result};
 use crate::services::Services;
+use entity::platform::tenant::State;
 use fang::asynk::async_queue::{AsyncQueueError, AsyncQueueable};
 use fang::asynk::async_runnable::AsyncRunnable;
 use fang::asynk::async_worker_pool::AsyncWorkerPool;
@@ -134,6 +135,7 @@ impl Worker {
                     self.0.acknowledge(&job, &Outcome::Released).await;
                 }
                 Ok(Some(job)) => {
+                    database.note_change(job.tenant_id);
                     self.0.in_hand().insert(job.id, self.0.running.token());
                     return Some(job);
                 }
@@ -190,7 +192,9 @@ impl Inner {
             return Outcome::Released;
         };
         let tenant = match self.services.registry.get(job.tenant_id).await {
-            Ok(tenant) => tenant,
+            Ok(tenant) if tenant.state == State::Active => tenant,
+            // Claimed as its tenant was taken out of use: it waits like the others.
+            Ok(_) | Err(Error::TenantUpgrading) => return Outcome::Later(backoff(3)),
             Err(error) if may_retry(job, &error) => {
                 return Outcome::Retry(backoff(job.attempt), failure(&error));
             }
@@ -208,7 +212,7 @@ impl Inner {
             }
         };
         match ended {
-            Ok(()) => Outcome::Done,
+            Ok(()) => Outcome::Done(context.made.get().copied()),
             Err(error) if may_retry(job, &error) => {
                 Outcome::Retry(backoff(job.attempt), failure(&error))
             }
@@ -237,7 +241,7 @@ impl Inner {
         let started = Instant::now();
         while started.elapsed() < 3 * BEAT {
             match queue::finish(&self.services.database, job, outcome).await {
-                Ok(true) => return,
+                Ok(true) => return self.services.database.note_change(job.tenant_id),
                 Ok(false) => return tracing::warn!("the claim was lost; another run decides"),
                 Err(error) => tracing::warn!(?error, "cannot write down how the job ended"),
             }

@@ -1,33 +1,31 @@
-//! The type `Media`, its links, and the two halves of an upload.
+//! The type `Media`, and the two halves of an upload.
 
 use super::NewUpload;
 use super::jobs::SIZES;
-use super::sign::{self, Method};
-use super::store::{Key, THUMBNAIL};
+use super::links::{UploadTarget, read_link, upload_target};
+use super::list::{self, MediaFilter, place};
+use super::store::{Key, MAX_LINK, THUMBNAIL};
+use crate::actor::Actor;
 use crate::error::{Error, Result};
 use crate::graphql::{
-    ByteSize, ContextExt as _, Cursor, DateTime, Id, Kind, PageInput, Total, Url, UserError,
-    expected, global_id, page_by_id, with_fields,
+    ByteSize, ContextExt as _, Cursor, DateTime, Id, Kind, PageArgs, Total, Url, UserError,
+    expected, follow, global_id, load_row, rows, rows_of, until_error,
 };
-use crate::history::graphql::Change;
+use crate::history::{self, graphql::Change};
 use crate::identity::ActorObject;
 use crate::jobs::graphql::Job;
 use crate::permission::Permission;
-use crate::tenancy::host;
 use async_graphql::connection::Connection;
-use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
-use axum::http;
-use chrono::Duration;
+use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject, Subscription};
 use entity::tenant::media::{Column, Entity, Model, State};
+use futures::{FutureExt as _, Stream, TryStreamExt as _};
 use object_store::ObjectStoreExt as _;
-use sea_orm::EntityTrait as _;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 use uuid::Uuid;
-
-/// Seconds that a link lives at most.
-const MAX_LINK: i32 = 3600;
 
 /// Where a media is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[graphql(remote = "State")]
 pub enum MediaState {
     /// The bytes are not there yet.
     AwaitingUpload,
@@ -53,6 +51,12 @@ pub enum ThumbnailSize {
 /// A file of the tenant.
 #[derive(Clone, Debug)]
 pub struct Media(Model);
+
+impl From<Model> for Media {
+    fn from(row: Model) -> Self {
+        Self(row)
+    }
+}
 
 impl Kind for Media {
     const NAME: &'static str = "Media";
@@ -88,12 +92,7 @@ impl Media {
 
     /// Where it is in its life.
     async fn state(&self) -> MediaState {
-        match self.0.state {
-            State::AwaitingUpload => MediaState::AwaitingUpload,
-            State::Processing => MediaState::Processing,
-            State::Ready => MediaState::Ready,
-            State::Failed => MediaState::Failed,
-        }
+        self.0.state.into()
     }
 
     /// Why it is FAILED.
@@ -115,7 +114,7 @@ impl Media {
     async fn url(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 3600)] expires_in: i32,
+        #[graphql(default = 3600, desc = "Seconds that it works for, 1 to 3600.")] expires_in: i32,
     ) -> Result<Option<Url>> {
         let Some(ext) = self
             .0
@@ -134,7 +133,7 @@ impl Media {
     async fn thumbnail(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default_with = "ThumbnailSize::Medium")] size: ThumbnailSize,
+        #[graphql(default_with = "ThumbnailSize::Medium", desc = "How large.")] size: ThumbnailSize,
     ) -> Result<Option<Url>> {
         let Some(ext) = self
             .0
@@ -174,37 +173,63 @@ impl Media {
     }
 
     /// Every recorded change of this object, newest first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
     async fn history(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 20)] first: i32,
-        after: Option<String>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
     ) -> Result<Connection<Cursor, Change>> {
-        Change::page(
-            ctx,
-            PageInput::new(first, after.as_deref())?,
-            Some(self.0.id),
-        )
-        .await
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Change::of(ctx, self.0.id, page).await
     }
 }
 
 impl Media {
     /// The media with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
-        let tx = ctx.read(Permission::MediaRead).await?;
-        Ok(Entity::find_by_id(id).one(&*tx).await?.map(Self))
+        ctx.require(Permission::MediaRead)?;
+        Ok(load_row::<Entity>(ctx, id).await?.map(Self))
     }
 
     /// A page of the tenant's media, newest first.
     pub async fn page(
         ctx: &Context<'_>,
-        page: PageInput,
+        page: PageArgs,
+        filter: Option<MediaFilter>,
     ) -> Result<Connection<Cursor, Self, Total>> {
         let tx = ctx.read(Permission::MediaRead).await?;
-        let total = Total::of(ctx, &tx, Entity::find()).await?;
-        let rows = page_by_id(&tx, Entity::find(), Column::Id, page).await?;
-        Ok(with_fields(rows, total, |row| row.id, Self))
+        let page = page.of(list::NEWEST)?;
+        let select = filter.unwrap_or_default().select()?;
+        let fetch = |slice| rows(&tx, select.clone(), slice).boxed();
+        let found = page.fetch(ctx, place, fetch).await?;
+        Ok(found.with_fields(Total::of(select), Self))
+    }
+
+    /// A page of what somebody uploaded, newest first.
+    pub async fn of_uploader(
+        ctx: &Context<'_>,
+        actor: &Actor,
+        page: PageArgs,
+    ) -> Result<Connection<Cursor, Self, Total>> {
+        ctx.require(Permission::MediaRead)?;
+        let page = page.of(list::UPLOADED)?;
+        let by = actor.to_string();
+        let fetch = |slice| rows_of::<Entity>(ctx, by.clone(), slice).boxed();
+        let found = page.fetch(ctx, place, fetch).await?;
+        let all = Entity::find().filter(Column::UploadedBy.eq(by));
+        Ok(found.with_fields(Total::of(all), Self))
     }
 }
 
@@ -221,28 +246,6 @@ pub struct MediaCreateUploadInput {
     size: ByteSize,
     /// Hexadecimal; checked when given.
     sha256: Option<String>,
-}
-
-/// Where to send the bytes. PUT the body to `url` with exactly these headers.
-#[derive(Debug, SimpleObject)]
-pub struct UploadTarget {
-    /// Signed; good for this upload only.
-    url: Url,
-    /// Always PUT.
-    method: String,
-    /// To be sent as they are.
-    headers: Vec<HttpHeader>,
-    /// When the link stops working.
-    expires_at: DateTime,
-}
-
-/// A header.
-#[derive(Debug, SimpleObject)]
-pub struct HttpHeader {
-    /// Its name.
-    name: String,
-    /// Its value.
-    value: String,
 }
 
 /// The new media and where its bytes go.
@@ -285,13 +288,10 @@ impl Mutation {
     async fn media_create_upload(
         &self,
         ctx: &Context<'_>,
-        input: MediaCreateUploadInput,
+        #[graphql(desc = "What is going to be uploaded.")] input: MediaCreateUploadInput,
     ) -> Result<MediaCreateUploadPayload> {
-        let (media, errors) = expected(create(ctx, input).await)?;
-        let upload = match &media {
-            Some(media) => Some(upload_target(ctx, media).await?),
-            None => None,
-        };
+        let (created, errors) = expected(create(ctx, input).await)?;
+        let (media, upload) = created.unzip();
         Ok(MediaCreateUploadPayload {
             media: media.map(Media),
             upload,
@@ -303,25 +303,45 @@ impl Mutation {
     async fn media_complete_upload(
         &self,
         ctx: &Context<'_>,
-        input: MediaCompleteUploadInput,
+        #[graphql(desc = "Which upload.")] input: MediaCompleteUploadInput,
     ) -> Result<MediaCompleteUploadPayload> {
         let (completed, errors) = expected(complete(ctx, input.media_id.uuid()).await)?;
-        let Some((media, job)) = completed else {
-            return Ok(MediaCompleteUploadPayload {
-                media: None,
-                job: None,
-                errors,
-            });
-        };
+        let (media, job) = completed.unzip();
         Ok(MediaCompleteUploadPayload {
-            media: Some(Media(media)),
-            job: Job::find(ctx, job).await?,
+            media: media.map(Media),
+            job: job.flatten(),
             errors,
         })
     }
 }
 
-async fn create(ctx: &Context<'_>, input: MediaCreateUploadInput) -> Result<Model> {
+/// Root fields for following.
+#[derive(Debug, Default)]
+pub struct Subscription;
+
+/// Root fields for following.
+#[Subscription(name = "MediaSubscription")]
+impl Subscription {
+    /// The media as it is after each change of it, in order.
+    async fn media_updated(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] media_id: Id<Media>,
+    ) -> Result<impl Stream<Item = async_graphql::Result<Media>>> {
+        let changes = follow(ctx, Permission::MediaRead).await?;
+        let id = media_id.uuid();
+        let tx = ctx.read(Permission::MediaRead).await?;
+        super::find(&tx, id).await?;
+        drop(tx);
+        ctx.request().end_reading().await?;
+        Ok(until_error(
+            history::rows(changes, "media", Some(id)).map_ok(Media),
+        ))
+    }
+}
+
+/// Whatever its answer needs is there before it is committed.
+async fn create(ctx: &Context<'_>, input: MediaCreateUploadInput) -> Result<(Model, UploadTarget)> {
     let request = ctx.request();
     let new = NewUpload {
         resource_type: input.resource_type,
@@ -332,33 +352,39 @@ async fn create(ctx: &Context<'_>, input: MediaCreateUploadInput) -> Result<Mode
     };
     let tx = ctx.write(Permission::MediaWrite).await?;
     let by = &request.caller()?.actor;
-    let created = super::create_upload(&tx, new, by, request.services.config.media_max_bytes).await;
+    let max = request.services.config.media_max_bytes;
+    let created = async {
+        let media = super::create_upload(&tx, new, by, max).await?;
+        let target = upload_target(ctx, &media).await?;
+        Ok((media, target))
+    };
+    let created = created.await;
     tx.settle(created).await
 }
 
-/// Looks for the bytes first, and holds no connection while the store is asked.
-async fn complete(ctx: &Context<'_>, id: Uuid) -> Result<(Model, Uuid)> {
+/// Looks for the bytes first, and holds no connection while the store is asked. Whatever its answer needs is there before it
+/// is committed.
+async fn complete(ctx: &Context<'_>, id: Uuid) -> Result<(Model, Option<Job>)> {
     let request = ctx.request();
     let tx = ctx.read(Permission::MediaWrite).await?;
     super::find(&tx, id).await?;
     drop(tx);
     request.end_reading().await?;
     let staging = Key::staging(&request.tenant, id);
-    match request
-        .services
-        .store
-        .objects()
-        .head(staging.path())
-        .await
-        .map_err(Error::from)
-    {
-        Ok(_) => {}
+    let head = request.services.store.objects().head(staging.path());
+    let head = request.in_time(head).await?;
+    let bytes = match head.map_err(Error::from) {
+        Ok(there) => there.size,
         // An upload that was completed before is told so by the operation.
         Err(Error::NotFound(_)) => return Err(not_there(ctx, id).await),
         Err(error) => return Err(error),
-    }
+    };
     let tx = ctx.write(Permission::MediaWrite).await?;
-    let completed = super::complete_upload(&tx, id).await;
+    let completed = async {
+        let (media, job) = super::complete_upload(&tx, id, bytes).await?;
+        Ok((media, Job::within(&tx, job).await?))
+    };
+    let completed = completed.await;
     tx.settle(completed).await
 }
 
@@ -375,85 +401,4 @@ async fn not_there(ctx: &Context<'_>, id: Uuid) -> Error {
         Ok(_) => Error::invalid("mediaId", "This upload was completed already."),
         Err(error) => error,
     }
-}
-
-async fn upload_target(ctx: &Context<'_>, media: &Model) -> Result<UploadTarget> {
-    let request = ctx.request();
-    let key = Key::staging(&request.tenant, media.id);
-    let mut headers = vec![HttpHeader {
-        name: "Content-Type".to_owned(),
-        value: media.content_type.clone(),
-    }];
-    let url = match request.services.store.signer() {
-        Some(signer) => {
-            headers.push(HttpHeader {
-                name: "x-ms-blob-type".to_owned(),
-                value: "BlockBlob".to_owned(),
-            });
-            signed(signer, http::Method::PUT, &key, MAX_LINK).await?
-        }
-        None => own_link(
-            ctx,
-            Method::Put,
-            &key,
-            &format!("/uploads/{}.bin", media.id),
-            MAX_LINK,
-        )?,
-    };
-    Ok(UploadTarget {
-        url,
-        method: "PUT".to_owned(),
-        headers,
-        expires_at: (request.services.database.clock().now() + Duration::seconds(MAX_LINK.into()))
-            .into(),
-    })
-}
-
-async fn read_link(
-    ctx: &Context<'_>,
-    (resource_type, id, ext): (&str, Uuid, &str),
-    seconds: i32,
-) -> Result<Url> {
-    ctx.require(Permission::MediaRead)?;
-    if !(1..=MAX_LINK).contains(&seconds) {
-        return Err(Error::BadRequest(format!(
-            "expiresIn must be from 1 to {MAX_LINK} seconds."
-        )));
-    }
-    let request = ctx.request();
-    let key = Key::new(&request.tenant, resource_type, id, ext);
-    match request.services.store.signer() {
-        Some(signer) => signed(signer, http::Method::GET, &key, seconds).await,
-        None => own_link(
-            ctx,
-            Method::Get,
-            &key,
-            &format!("/media/{resource_type}/{id}.{ext}"),
-            seconds,
-        ),
-    }
-}
-
-async fn signed(
-    signer: &dyn object_store::signer::Signer,
-    method: http::Method,
-    key: &Key,
-    seconds: i32,
-) -> Result<Url> {
-    let lifetime = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-    let url = signer.signed_url(method, key.path(), lifetime).await?;
-    Ok(Url(url.to_string()))
-}
-
-fn own_link(ctx: &Context<'_>, method: Method, key: &Key, path: &str, seconds: i32) -> Result<Url> {
-    let request = ctx.request();
-    let services = &request.services;
-    let expires = services.database.clock().now() + Duration::seconds(seconds.into());
-    let host = host::parse(&request.authority)?;
-    let query = sign::sign(&services.key, method, &host, key, expires);
-    let scheme = services.config.scheme.as_str();
-    Ok(Url(format!(
-        "{scheme}://{}{path}?{query}",
-        request.authority
-    )))
 }

@@ -6,24 +6,27 @@ use super::{find, is_resource_type, kinds};
 use crate::database::Tenant;
 use crate::error::{Denial, Error, Result};
 use crate::services::Services;
-use crate::tenancy::host;
+use crate::tenancy::host::Authority;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, FromRequestParts, Path, Query, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    HOST, X_CONTENT_TYPE_OPTIONS,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, put};
+use entity::platform::tenant::State as TenantState;
 use entity::tenant::media;
 use futures::StreamExt as _;
 use object_store::{ObjectStoreExt as _, WriteMultipart};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// A path of a link; one that cannot be read is no file of ours.
@@ -41,8 +44,8 @@ async fn download(
     State(services): State<Arc<Services>>,
     Extension(tenant): Extension<Arc<Tenant>>,
     path: FilePath<(String, String)>,
+    Extension(authority): Extension<Authority>,
     signature: Signed,
-    headers: HeaderMap,
 ) -> Result<impl IntoResponse> {
     let Path((resource_type, file)) = path.map_err(|_| Error::NotFound("file"))?;
     let (id, ext) = name(&file)?;
@@ -53,7 +56,7 @@ async fn download(
     }
     let key = Key::new(&tenant, &resource_type, id, ext);
     let link = (&signature, services.database.clock().now());
-    sign::verify(&services.key, Method::Get, &host_of(&headers)?, &key, link)?;
+    sign::verify(&services.key, Method::Get, authority.host(), &key, link)?;
     let tx = services.database.read(&tenant).await?;
     let found = find(&tx, id).await;
     let media = tx.settle(found).await?;
@@ -65,7 +68,9 @@ async fn download(
     if media.state != media::State::Ready || wanted.as_deref() != Some(ext) {
         return Err(Error::NotFound("file"));
     }
-    let object = services.store.objects().get(key.path()).await?;
+    let patience = services.config.http_limits.body_time();
+    let object = services.store.objects().get(key.path());
+    let object = in_time(patience, object).await?;
     let kind = kinds::by_ext(ext).ok_or(Error::NotFound("file"))?;
     let headers = [
         (CONTENT_TYPE, kind.mime.to_owned()),
@@ -80,6 +85,11 @@ async fn download(
             CONTENT_SECURITY_POLICY,
             "default-src 'none'; sandbox".to_owned(),
         ),
+        // The link is what allows it: pages of other origins show it too.
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "cross-origin".to_owned(),
+        ),
     ];
     Ok((headers, Body::from_stream(object.into_stream())))
 }
@@ -87,7 +97,7 @@ async fn download(
 /// The bytes of an upload that waits for them. They count only when the upload is completed.
 async fn upload(
     State(services): State<Arc<Services>>,
-    Extension(tenant): Extension<Arc<Tenant>>,
+    (Extension(tenant), Extension(authority)): (Extension<Arc<Tenant>>, Extension<Authority>),
     (path, signature): (FilePath<String>, Signed),
     headers: HeaderMap,
     body: Body,
@@ -97,7 +107,7 @@ async fn upload(
     let signature = signature.at(&format!("/uploads/{file}"))?;
     let key = Key::new(&tenant, STAGING, id, ext);
     let link = (&signature, services.database.clock().now());
-    sign::verify(&services.key, Method::Put, &host_of(&headers)?, &key, link)?;
+    sign::verify(&services.key, Method::Put, authority.host(), &key, link)?;
     let tx = services.database.read(&tenant).await?;
     let found = find(&tx, id).await;
     let media = tx.settle(found).await?;
@@ -111,38 +121,68 @@ async fn upload(
     if announced.is_some_and(|length| length > size) {
         return Err(Error::TooLarge(size));
     }
-    let parts = services.store.objects().put_multipart(key.path()).await?;
-    receive(WriteMultipart::new(parts), body, size).await?;
+    let patience = services.config.http_limits.body_time();
+    let parts = services.store.objects().put_multipart(key.path());
+    let parts = in_time(patience, parts).await?;
+    let parts = receive(WriteMultipart::new(parts), body, (size, patience)).await?;
+    // Bytes may take long: a tenant that was deleted meanwhile gets none.
+    let now = services.registry.get(tenant.id).await;
+    if !now.is_ok_and(|now| now.state == TenantState::Active) {
+        in_time(patience, parts.abort()).await?;
+        return Err(Error::TenantNotFound);
+    }
+    in_time(patience, parts.finish()).await?;
     Ok(StatusCode::CREATED)
 }
 
-/// Takes exactly `size` bytes, or nothing.
-async fn receive(mut parts: WriteMultipart, body: Body, size: u64) -> Result<()> {
+/// Takes exactly `size` bytes, or nothing; they are there once the parts are finished. Many take long: it is between two of
+/// them that patience ends.
+async fn receive(
+    mut parts: WriteMultipart,
+    body: Body,
+    (size, patience): (u64, Duration),
+) -> Result<WriteMultipart> {
     let mut stream = body.into_data_stream();
     let mut received = 0_u64;
-    while let Some(chunk) = stream.next().await {
+    loop {
+        let Ok(chunk) = timeout(patience, stream.next()).await else {
+            in_time(patience, parts.abort()).await?;
+            return Err(Error::SlowBody);
+        };
+        let Some(chunk) = chunk else { break };
         let Ok(chunk) = chunk else {
-            parts.abort().await?;
+            in_time(patience, parts.abort()).await?;
             return Err(Error::BadRequest(
                 "The upload was cut short; send it again.".to_owned(),
             ));
         };
         received += chunk.len() as u64;
         if received > size {
-            parts.abort().await?;
+            in_time(patience, parts.abort()).await?;
             return Err(Error::TooLarge(size));
         }
-        parts.wait_for_capacity(4).await?;
+        in_time(patience, parts.wait_for_capacity(4)).await?;
         parts.put(chunk);
     }
     if received < size {
-        parts.abort().await?;
+        in_time(patience, parts.abort()).await?;
         return Err(Error::BadRequest(format!(
             "The upload has {received} bytes of {size}; send it again."
         )));
     }
-    parts.finish().await?;
-    Ok(())
+    Ok(parts)
+}
+
+/// What the store says, if it does so within the time that a client has for the next part of a body.
+async fn in_time<T>(
+    patience: Duration,
+    work: impl Future<Output = object_store::Result<T>>,
+) -> Result<T> {
+    let Ok(said) = timeout(patience, work).await else {
+        tracing::error!("the media store does not answer");
+        return Err(Error::Unavailable);
+    };
+    Ok(said?)
 }
 
 /// The signature of a request, and the path as it was sent.
@@ -187,12 +227,4 @@ fn name(file: &str) -> Result<(Uuid, &str)> {
     } else {
         Err(Error::NotFound("file"))
     }
-}
-
-fn host_of(headers: &HeaderMap) -> Result<String> {
-    let authority = headers
-        .get(HOST)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    host::parse(authority)
 }

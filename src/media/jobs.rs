@@ -46,6 +46,7 @@ impl Job for Process {
         match inspect(store, &ctx.tenant, &media).await {
             Ok(ready) => {
                 end(ctx, media.id, ready).await?;
+                ctx.made(media.id);
             }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => refuse(ctx, media.id, &error).await?,

@@ -5,16 +5,27 @@ pub mod graphql;
 pub mod http;
 pub mod jobs;
 mod kinds;
+mod links;
+mod list;
 pub mod sign;
 pub mod store;
+
+pub use list::MediaFilter;
 
 use crate::actor::Actor;
 use crate::database::TenantTx;
 use crate::error::{Error, Result};
+use crate::tenancy::quota::{self, Coming};
 use entity::tenant::media::{ActiveModel, Column, Entity, Model, State};
 use kinds::{ALLOWED, Kind};
+use object_store::path::Path;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set};
+use sea_orm::{
+    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    Set,
+};
+use std::collections::BTreeSet;
+use store::Key;
 use uuid::Uuid;
 
 /// What an uploader says of the bytes to come.
@@ -32,7 +43,7 @@ pub struct NewUpload {
     pub sha256: Option<String>,
 }
 
-/// Makes the row that an upload is for.
+/// Makes the row that an upload is for, if the tenant may have as many bytes more.
 pub async fn create_upload(
     tx: &TenantTx,
     new: NewUpload,
@@ -40,9 +51,12 @@ pub async fn create_upload(
     max_bytes: u64,
 ) -> Result<Model> {
     let kind = check(&new, max_bytes)?;
+    let id = tx.new_id();
+    let bytes = u64::try_from(new.size).unwrap_or_default();
+    quota::admit(tx, Coming::Media { id, bytes }).await?;
     let now = tx.now();
     let media = ActiveModel {
-        id: Set(tx.new_id()),
+        id: Set(id),
         filename: Set(new.filename),
         content_type: Set(kind.mime.to_owned()),
         size: Set(new.size),
@@ -68,8 +82,54 @@ pub async fn find(tx: &TenantTx, id: Uuid) -> Result<Model> {
         .ok_or(Error::NotFound("media"))
 }
 
-/// Closes the upload and adds the job that checks the bytes. Of two that complete it at once, one does.
-pub async fn complete_upload(tx: &TenantTx, id: Uuid) -> Result<(Model, Uuid)> {
+/// Ends what a copy of a tenant cannot go on with: uploads are the source's own.
+pub async fn settle_clone(tx: &TenantTx) -> Result<()> {
+    Entity::update_many()
+        .col_expr(Column::State, Expr::value(State::Failed))
+        .col_expr(
+            Column::Failure,
+            Expr::value("The upload was not finished when the tenant was cloned."),
+        )
+        .filter(Column::State.is_in([State::AwaitingUpload, State::Processing]))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
+/// Ends those of a copy of a tenant whose file is not among these: it was deleted from the source while it was copied.
+pub async fn end_lost(tx: &TenantTx, there: &BTreeSet<Path>) -> Result<()> {
+    let ready = Entity::find().filter(Column::State.eq(State::Ready));
+    let ready = ready.all(tx).await?;
+    let lost = ready.iter().filter(|media| {
+        let ext = media.ext.as_deref().unwrap_or_default();
+        let key = Key::new(tx.tenant(), &media.resource_type, media.id, ext);
+        !there.contains(key.path())
+    });
+    let lost: Vec<Uuid> = lost.map(|media| media.id).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let failure = "The file was deleted while the tenant was cloned.";
+    Entity::update_many()
+        .col_expr(Column::State, Expr::value(State::Failed))
+        .col_expr(Column::Failure, Expr::value(failure))
+        .filter(Column::Id.is_in(lost))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
+/// The ids of all media.
+pub async fn ids(tx: &TenantTx) -> Result<BTreeSet<Uuid>> {
+    let ids = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .into_tuple::<Uuid>();
+    Ok(ids.all(tx).await?.into_iter().collect())
+}
+
+/// Closes an upload of this many bytes and adds the job that checks them. Of two that complete it at once, one does.
+pub async fn complete_upload(tx: &TenantTx, id: Uuid, bytes: u64) -> Result<(Model, Uuid)> {
     let closed = Entity::update_many()
         .col_expr(Column::State, Expr::value(State::Processing))
         .filter(Column::Id.eq(id))
@@ -83,6 +143,7 @@ pub async fn complete_upload(tx: &TenantTx, id: Uuid) -> Result<(Model, Uuid)> {
             "This upload was completed already.",
         ));
     };
+    quota::admit(tx, Coming::Media { id, bytes }).await?;
     let job = crate::jobs::enqueue(tx, &jobs::Process { media: id }).await?;
     Ok((media, job))
 }

@@ -3,11 +3,12 @@
 use crate::config::Config;
 use crate::database::Tenant;
 use crate::error::{Error, Result};
+use futures::stream::BoxStream;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use object_store::signer::Signer;
-use object_store::{Attribute, Attributes, ObjectStore};
+use object_store::{Attribute, Attributes, ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use secrecy::ExposeSecret as _;
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,9 @@ use uuid::Uuid;
 pub const STAGING: &str = "upload";
 /// What the resource types of thumbnails begin with. No media's does.
 pub const THUMBNAIL: &str = "thumbnail-";
+
+/// Seconds that a link lives at most.
+pub const MAX_LINK: i32 = 3600;
 
 /// Where the bytes are: a directory, or a container of Azure Blob Storage.
 #[derive(Clone)]
@@ -96,6 +100,22 @@ impl Store {
         &*self.objects
     }
 
+    /// Everything under the tenant's prefix.
+    pub fn list(&self, tenant: &Tenant) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.objects
+            .list(Some(&Path::from_iter([tenant.slug.as_str()])))
+    }
+
+    /// Copies an object of one tenant to where it is of another. One that is gone meanwhile is left out.
+    pub async fn copy(&self, object: &Path, to: &Tenant) -> Result<()> {
+        let prefix = std::iter::once(PathPart::from(to.slug.as_str()));
+        let path: Path = prefix.chain(object.parts().skip(1)).collect();
+        match self.objects.copy(object, &path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// What signs links, if the store can.
     pub fn signer(&self) -> Option<&dyn Signer> {
         self.signer.as_deref()
@@ -150,11 +170,15 @@ impl Key {
     }
 }
 
+/// A store that fails can work again: logged here, for whoever is told that it cannot be had is not told why.
 impl From<object_store::Error> for Error {
     fn from(error: object_store::Error) -> Self {
         match error {
             object_store::Error::NotFound { .. } => Self::NotFound("file"),
-            other => Self::internal(other),
+            error => {
+                tracing::error!(?error, "the media store fails");
+                Self::Unavailable
+            }
         }
     }
 }

@@ -1,11 +1,14 @@
 //! A new tenant: registry row, schema, role and grants, in one transaction, so that it ends absent or complete.
 
-use super::template::{self, Template};
+use super::home::{self, Furnished, Home};
+use super::log::log;
+use super::{limits, spares, template};
 use crate::actor::{Actor, Attribution};
-use crate::database::{Database, Tenant, TenantTx, for_tenant, identifier};
+use crate::database::{Database, PlatformTx, Tenant, TenantTx};
 use crate::error::{Error, OnConstraint as _, Result};
-use entity::platform::{operator_log, tenant};
-use sea_orm::{ActiveModelTrait as _, ConnectionTrait as _, DbBackend, Set, Statement};
+use entity::platform::tenant;
+use entity::platform::tenant::State;
+use sea_orm::{ActiveModelTrait as _, Set};
 use std::sync::Arc;
 
 /// Subdomains that are ours, or that a customer must not pass for.
@@ -46,46 +49,38 @@ pub struct NewTenant {
 }
 
 /// Makes the tenant and returns the open unit of work, now inside its schema: the caller writes the first rows and commits.
-/// Until then there is no tenant; dropped, nothing remains.
+/// Until then there is no tenant; dropped, nothing remains. Its built-in roles are there.
+///
+/// A spare makes it a matter of rows. Where there is none, the schema is made here.
 pub async fn create(database: &Database, new: NewTenant) -> Result<TenantTx> {
+    create_from(database, new, None).await
+}
+
+/// The same; a copy of another tenant has that one's plan, limits and settings, no rows, and is not in use yet.
+pub(super) async fn create_from(
+    database: &Database,
+    new: NewTenant,
+    source: Option<&Tenant>,
+) -> Result<TenantTx> {
     check(&new)?;
     let tx = database.platform().await?;
-    let template = template::read(&tx).await?;
-    let number = tx
-        .query_one_raw(Statement::from_string(
-            DbBackend::Postgres,
-            "SELECT nextval('tenant_number') AS number",
-        ))
-        .await?
-        .ok_or_else(|| Error::internal("no number"))?
-        .try_get::<i64>("", "number")?;
-    let row = tenant::ActiveModel {
-        id: Set(tx.new_id()),
-        slug: Set(new.slug.clone()),
-        name: Set(new.name.clone()),
-        state: Set(tenant::State::Active),
-        schema_name: Set(format!("t_{number}")),
-        role_name: Set(format!("{}_t_{number}", database.instance())),
-        cell_id: Set(0),
-        created_at: Set(tx.now()),
+    let furnished = match source {
+        Some(_) => Furnished::Empty,
+        None => Furnished::WithRoles,
     };
-    let taken =
-        || Error::already_exists("slug", format!("There is a tenant {} already.", new.slug));
-    let tenant = row
-        .insert(&tx)
-        .await
-        .on_constraint("tenant_slug_key", taken)?;
-    tx.batch(&ddl(&tenant, database.instance(), &template)?)
-        .await?;
-    let log = operator_log::ActiveModel {
-        id: Set(tx.new_id()),
-        at: Set(tx.now()),
-        operator: Set(new.operator.clone()),
-        action: Set("tenant.create".to_owned()),
-        tenant_id: Set(Some(tenant.id)),
-        detail: Set(serde_json::json!({ "slug": tenant.slug, "name": tenant.name })),
+    let spare = match furnished {
+        Furnished::WithRoles => spares::take(&tx).await?,
+        Furnished::Empty => None,
     };
-    log.insert(&tx).await?;
+    let tenant = if let Some(home) = spare {
+        register(&tx, &new, &home, source).await?
+    } else {
+        let home = Home::new(&tx, database.instance(), 1).await?.remove(0);
+        let tenant = register(&tx, &new, &home, source).await?;
+        let template = template::read(&tx).await?;
+        home::build(&tx, &[home], &template, furnished).await?;
+        tenant
+    };
     tx.enter(
         Arc::new(tenant),
         &Attribution::from(Actor::Operator(new.operator)),
@@ -93,22 +88,47 @@ pub async fn create(database: &Database, new: NewTenant) -> Result<TenantTx> {
     .await
 }
 
-/// Everything the tenant needs from the database, as one text for one round trip: the statements, one by one, take twice
-/// as long.
-fn ddl(tenant: &Tenant, instance: &str, template: &Template) -> Result<String> {
-    let role = identifier(&tenant.role_name)?;
-    let cell = identifier(&format!("{instance}_c_{}", tenant.cell_id))?;
-    let schema = &tenant.schema_name;
-    let head =
-        format!("CREATE ROLE {role} NOLOGIN; GRANT {role} TO {cell}; CREATE SCHEMA {schema}");
-    let body = for_tenant(&template.statements.join(";\n"), schema, &tenant.role_name)?;
-    let steps = template
-        .steps
-        .iter()
-        .map(|step| format!("('{schema}', '{step}')"));
-    let steps = steps.collect::<Vec<_>>().join(", ");
-    let ledger = format!("INSERT INTO bulkhead.migration (schema_name, name) VALUES {steps}");
-    Ok([head, body, ledger].join(";\n"))
+/// Writes the tenant's row and the operators' log.
+async fn register(
+    tx: &PlatformTx,
+    new: &NewTenant,
+    home: &Home,
+    source: Option<&Tenant>,
+) -> Result<Tenant> {
+    let row = tenant::ActiveModel {
+        id: Set(tx.new_id()),
+        slug: Set(new.slug.clone()),
+        name: Set(new.name.clone()),
+        state: Set(source.map_or(State::Active, |_| State::Provisioning)),
+        state_since: Set(tx.now()),
+        schema_name: Set(home.schema.clone()),
+        role_name: Set(home.role.clone()),
+        cell_id: Set(home.cell),
+        created_at: Set(tx.now()),
+        limits: Set(limits::of_new_tenant(tx, source).await?),
+        ..source.map(inherited).unwrap_or_default()
+    };
+    let taken =
+        || Error::already_exists("slug", format!("There is a tenant {} already.", new.slug));
+    let tenant = row
+        .insert(tx)
+        .await
+        .on_constraint("tenant_slug_key", taken)?;
+    let detail = serde_json::json!({ "slug": tenant.slug, "name": tenant.name });
+    let action = ("tenant.create", Some(tenant.id));
+    log(tx, &new.operator, action, detail).await?;
+    Ok(tenant)
+}
+
+/// What a copy takes over from the registry's row of its source.
+fn inherited(source: &Tenant) -> tenant::ActiveModel {
+    tenant::ActiveModel {
+        source_id: Set(Some(source.id)),
+        plan: Set(source.plan.clone()),
+        overrides: Set(source.overrides.clone()),
+        settings: Set(source.settings.clone()),
+        ..Default::default()
+    }
 }
 
 fn check(new: &NewTenant) -> Result<()> {
@@ -126,7 +146,8 @@ fn check(new: &NewTenant) -> Result<()> {
             ),
         ));
     }
-    if RESERVED.contains(&slug.as_str()) {
+    // Punycode reads as another name than it is.
+    if RESERVED.contains(&slug.as_str()) || slug.starts_with("xn--") {
         return Err(Error::invalid(
             "slug",
             format!("The slug {slug} is reserved; choose another."),

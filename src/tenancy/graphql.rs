@@ -1,13 +1,15 @@
 //! The type `Tenant`: the root of everything that a tenant has.
 
 use crate::database::Tenant as Row;
-use crate::devices::Device;
+use crate::devices::{Device, DeviceFilter, DeviceOrder};
 use crate::error::Result;
-use crate::graphql::{ContextExt as _, Cursor, Kind, PageInput, Total, global_id};
-use crate::history::graphql::Change;
-use crate::identity::graphql::Member;
+use crate::graphql::{ContextExt as _, Cursor, Id, Kind, PageArgs, Quota, Total, global_id};
+use crate::history::graphql::{Change, ChangeFilter};
+use crate::identity::graphql::{Member, Role};
 use crate::jobs::graphql::{Job, JobState};
-use crate::media::graphql::Media;
+use crate::media::{MediaFilter, graphql::Media};
+use crate::permission::Permission;
+use crate::tenancy::quota;
 use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object};
 use std::sync::Arc;
@@ -38,55 +40,159 @@ impl Tenant {
         &self.0.name
     }
 
+    /// What it may have, and has. Needs MEMBERS_READ.
+    async fn quotas(&self, ctx: &Context<'_>) -> Result<Vec<Quota>> {
+        let tx = ctx.read(Permission::MembersRead).await?;
+        let quotas = quota::quotas(&tx).await?;
+        Ok(quotas.into_iter().filter_map(Quota::shown).collect())
+    }
+
     /// The people who work in it, newest first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
     async fn members(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 20)] first: i32,
-        after: Option<String>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+        #[graphql(desc = "Somewhere in the name or address, in upper or lower case.")]
+        search: Option<String>,
+        #[graphql(desc = "Only those who hold this role.")] role: Option<Id<Role>>,
     ) -> Result<Connection<Cursor, Member, Total>> {
-        Member::page(ctx, PageInput::new(first, after.as_deref())?).await
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        let role = role.map(|id| id.uuid());
+        Member::page(ctx, page, search, role).await
     }
 
-    /// Its devices, newest first.
+    /// What members can be, newest first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
+    async fn roles(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+    ) -> Result<Connection<Cursor, Role>> {
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Role::page(ctx, page).await
+    }
+
+    /// Its devices, newest first unless asked for otherwise.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
     async fn devices(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 20)] first: i32,
-        after: Option<String>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+        #[graphql(desc = "Which of them.")] filter: Option<DeviceFilter>,
+        #[graphql(desc = "How they are sorted; a cursor is good for one order alone.")]
+        order_by: Option<DeviceOrder>,
     ) -> Result<Connection<Cursor, Device, Total>> {
-        Device::page(ctx, PageInput::new(first, after.as_deref())?).await
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Device::page(ctx, page, filter, order_by).await
     }
 
     /// Its media, newest first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
     async fn media(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 20)] first: i32,
-        after: Option<String>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+        #[graphql(desc = "Which of them.")] filter: Option<MediaFilter>,
     ) -> Result<Connection<Cursor, Media, Total>> {
-        Media::page(ctx, PageInput::new(first, after.as_deref())?).await
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Media::page(ctx, page, filter).await
     }
 
     /// Its jobs, newest first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
     async fn jobs(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 20)] first: i32,
-        after: Option<String>,
-        state: Option<JobState>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+        #[graphql(desc = "Only those in this state.")] state: Option<JobState>,
     ) -> Result<Connection<Cursor, Job>> {
-        Job::page(ctx, PageInput::new(first, after.as_deref())?, state).await
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Job::page(ctx, page, state).await
     }
 
-    /// The whole tenant's trail. Needs AUDIT_READ.
+    /// The whole tenant's trail, newest first. Needs AUDIT_READ.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
     async fn changes(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 50)] first: i32,
-        after: Option<String>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+        #[graphql(desc = "Which of them.")] filter: Option<ChangeFilter>,
     ) -> Result<Connection<Cursor, Change>> {
-        Change::page(ctx, PageInput::new(first, after.as_deref())?, None).await
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Change::page(ctx, page, filter).await
     }
 }
 

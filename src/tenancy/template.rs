@@ -105,6 +105,8 @@ const STEPS: &str = "SELECT name FROM migration WHERE schema_name = 't_template'
 /// The template as it was rendered last.
 #[derive(Debug)]
 pub(super) struct Template {
+    /// Name of the newest step it has.
+    pub(super) version: String,
     /// Names of the steps it has.
     pub(super) steps: Vec<String>,
     /// DDL for the schema [`TEMPLATE_SCHEMA`].
@@ -113,16 +115,30 @@ pub(super) struct Template {
 
 /// The newest template: it serves an older binary too, because steps only add.
 pub(super) async fn read(tx: &PlatformTx) -> Result<Template> {
-    let newest = "SELECT steps, statements FROM template ORDER BY version DESC LIMIT 1";
-    let row = tx
-        .query_one_raw(Statement::from_string(DbBackend::Postgres, newest))
+    let newest = "SELECT version, steps, statements FROM template ORDER BY version DESC LIMIT 1";
+    one(tx, newest)
         .await?
-        .ok_or_else(|| Error::internal("the template is not rendered"))?;
+        .ok_or_else(|| Error::internal("the template is not rendered"))
+}
+
+/// The newest template, locked until the unit of work ends; none if somebody else has it locked.
+pub(super) async fn lock(tx: &PlatformTx) -> Result<Option<Template>> {
+    let newest = "SELECT version, steps, statements FROM template
+        WHERE version = (SELECT max(version) FROM template) FOR UPDATE SKIP LOCKED";
+    one(tx, newest).await
+}
+
+async fn one(tx: &PlatformTx, query: &'static str) -> Result<Option<Template>> {
+    let found = tx
+        .query_one_raw(Statement::from_string(DbBackend::Postgres, query))
+        .await?;
+    let Some(row) = found else { return Ok(None) };
     let list = |name| serde_json::from_value(row.try_get("", name)?).map_err(Error::internal);
-    Ok(Template {
+    Ok(Some(Template {
+        version: row.try_get("", "version")?,
         steps: list("steps")?,
         statements: list("statements")?,
-    })
+    }))
 }
 
 async fn column(tx: &PlatformTx, query: &'static str, name: &str) -> Result<Vec<String>> {

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bulkhead::graphql::parse_global_id;
 use bulkhead::identity::BuiltIn;
+use bulkhead::tenancy::{self, Act, erase, lifecycle};
 use futures::TryStreamExt as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use image::{ImageFormat, RgbImage};
@@ -36,6 +37,7 @@ fn media_in_azure() {
         a_link_allows_one_thing_for_an_hour(tenant(world).await).await;
         what_the_store_took_is_looked_at_all_the_same(tenant(world).await).await;
         bytes_that_come_too_late_change_nothing(tenant(world).await).await;
+        an_erasure_outlasts_the_links(tenant(world).await).await;
     });
 }
 
@@ -177,6 +179,42 @@ async fn bytes_that_come_too_late_change_nothing((tenant, owner): (Tenant, Strin
     let link = media["url"].as_str().unwrap();
     let read = client(&tenant).get(link).send().await.unwrap();
     assert_eq!(read.text().await.unwrap(), "a,b\n");
+}
+
+/// The store takes what is sent by a link whatever became of the tenant: the erasure is not over before the last link is.
+async fn an_erasure_outlasts_the_links((tenant, owner): (Tenant, String)) {
+    let made = begin(&tenant, &owner, "a.csv", "text/csv", 4).await;
+    let services = &tenant.world.app.services;
+    let (database, store) = (&services.database, &services.store);
+    let act = Act {
+        operator: "ops".to_owned(),
+        reason: None,
+    };
+    lifecycle::archive(database, &tenant.slug, &act)
+        .await
+        .unwrap();
+    erase::begin(database, &tenant.slug, &act).await.unwrap();
+    let erased = erase::go_on(database, store, tenant.row.id, |_| {}).await;
+    assert_eq!(erased.unwrap().finished_at, None);
+    assert_eq!(
+        put(&tenant, &made, b"a,b\n".to_vec()).await,
+        StatusCode::CREATED
+    );
+    assert_eq!(objects(&tenant).await.len(), 1);
+
+    let later = "UPDATE bulkhead.tenant SET state_since = state_since - interval '66 minutes' WHERE id = $1";
+    let later = sqlx::query(later).bind(tenant.row.id);
+    later
+        .execute(&mut tenant.world.superuser().await)
+        .await
+        .unwrap();
+    erase::resume(database, store).await.unwrap();
+    assert_eq!(objects(&tenant).await, Vec::<String>::new());
+    let tx = database.platform().await.unwrap();
+    let erased = erase::certificates(&tx).await.unwrap();
+    assert!(erased[0].finished_at.is_some());
+    assert_eq!(tenancy::by_slug(&tx, &tenant.slug).await.unwrap(), None);
+    tx.commit().await.unwrap();
 }
 
 /// A tenant whose media are in Azurite, and its owner's token.

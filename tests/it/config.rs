@@ -60,9 +60,15 @@ fn show_masks_every_secret() {
             "the-key-that-nobody-must-ever-see-on-a-screen",
         ),
         ("BULKHEAD_MEDIA_AZURE_KEY", "c2VjcmV0LWF6dXJlLWtleQ=="),
+        ("BULKHEAD_DIRECT_URL", "postgres://b:hunter2@db.internal/b"),
     ];
     let done = command(dir.path(), SHOW, &secrets);
-    for key in ["database_url", "secret_key", "media_azure_key"] {
+    for key in [
+        "database_url",
+        "direct_url",
+        "secret_key",
+        "media_azure_key",
+    ] {
         assert_eq!(shown(key, &done), "********");
     }
     for (_, secret) in secrets {
@@ -83,10 +89,17 @@ fn show_prints_every_key_with_its_default() {
         ("base_domains", "localhost"),
         ("data_dir", ".bulkhead"),
         ("max_connections", "16"),
+        ("cells", "4"),
+        ("pooler", "false"),
+        ("direct_url", "-"),
         ("statement_timeout_ms", "10000"),
         ("media_max_bytes", "104857600"),
         ("worker_concurrency", "4"),
         ("log_format", "text"),
+        ("document_limits.complexity", "5000"),
+        ("document_limits.arguments", "20"),
+        ("document_limits.variable_values", "2000"),
+        ("rate_limits.sign_in", "-"),
     ] {
         assert_eq!(shown(key, &done), value);
     }
@@ -125,6 +138,8 @@ fn values_of_the_environment_are_taken_as_they_are() {
         ("BULKHEAD_LOG", "true"),
         ("BULKHEAD_DATA_DIR", "007"),
         ("BULKHEAD_STATEMENT_TIMEOUT_MS", "1500"),
+        ("BULKHEAD_TRUSTED_PROXIES", "10.0.0.0/8,fd00::/8"),
+        ("BULKHEAD_DNS_SERVERS", "9.9.9.9:53,[2620:fe::fe]:53"),
     ];
     let done = command(dir.path(), SHOW, &env);
     for (variable, value) in env {
@@ -134,6 +149,36 @@ fn values_of_the_environment_are_taken_as_they_are() {
     let one = [("BULKHEAD_BASE_DOMAINS", "app.example.com")];
     let done = command(dir.path(), SHOW, &one);
     assert_eq!(shown("base_domains", &done), "app.example.com");
+    let one = [
+        ("BULKHEAD_TRUSTED_PROXIES", "10.0.0.7"),
+        ("BULKHEAD_DNS_SERVERS", ""),
+    ];
+    let done = command(dir.path(), SHOW, &one);
+    assert_eq!(shown("trusted_proxies", &done), "10.0.0.7/32");
+    assert_eq!(shown("dns_servers", &done), "-");
+    let file = with_file("trusted_proxies = [\"10.0.0.7\", \"192.168.0.0/16\"]\n");
+    let done = command(file.path(), SHOW, &[]);
+    let networks = "10.0.0.7/32,192.168.0.0/16";
+    assert_eq!(shown("trusted_proxies", &done), networks);
+}
+
+#[test]
+fn a_key_of_a_group_is_set_by_its_name() {
+    let dir = with_file("[document_limits]\ndepth = 9\n[rate_limits]\nmember = 7\n");
+    let env = [
+        ("BULKHEAD_DOCUMENT_LIMITS__ROOT_FIELDS", "8"),
+        ("BULKHEAD_RATE_LIMITS__MEMBER", "6"),
+    ];
+    let done = command(dir.path(), SHOW, &env);
+    assert_eq!(shown("document_limits.depth", &done), "9");
+    assert_eq!(shown("document_limits.root_fields", &done), "8");
+    assert_eq!(shown("document_limits.tokens", &done), "2000");
+    assert_eq!(shown("rate_limits.member", &done), "6");
+    assert_eq!(shown("rate_limits.device", &done), "-");
+    let misspelt = command(dir.path(), SHOW, &[("BULKHEAD_RATE_LIMITS__MEMBERS", "6")]);
+    says(&["members"], &misspelt);
+    let none = command(dir.path(), SHOW, &[("BULKHEAD_RATE_LIMITS__DEVICE", "0")]);
+    says(&["rate_limits", "at least 1"], &none);
 }
 
 #[test]
@@ -160,10 +205,12 @@ fn a_bad_value_is_refused_with_its_key() {
         ),
         (
             "BULKHEAD_MAX_CONNECTIONS",
-            "1",
-            ["max_connections", "at least 2"],
+            "0",
+            ["max_connections", "at least 1"],
         ),
         ("BULKHEAD_MAX_CONNECTIONS", "-5", ["max_connections", "-5"]),
+        ("BULKHEAD_CELLS", "0", ["cells", "1 to 1000"]),
+        ("BULKHEAD_POOLER", "true", ["direct_url", "database_url"]),
         (
             "BULKHEAD_WORKER_CONCURRENCY",
             "0",
@@ -174,6 +221,17 @@ fn a_bad_value_is_refused_with_its_key() {
             "BULKHEAD_BASE_DOMAINS",
             "App.Example.com",
             ["base_domains", "lower-case"],
+        ),
+        ("BULKHEAD_BASE_DOMAINS", "", ["base_domains", "lower-case"]),
+        (
+            "BULKHEAD_TRUSTED_PROXIES",
+            "10.0.0.7,proxy.internal",
+            ["trusted_proxies", "proxy.internal"],
+        ),
+        (
+            "BULKHEAD_DNS_SERVERS",
+            "9.9.9.9",
+            ["dns_servers", "socket address"],
         ),
         ("BULKHEAD_LOG", "==", ["BULKHEAD_LOG", "info"]),
     ] {

@@ -9,6 +9,7 @@ use std::path::Path;
 const LAYERS: [&[&str]; 8] = [
     &[
         "error",
+        "code",
         "clock",
         "config",
         "telemetry",
@@ -16,9 +17,10 @@ const LAYERS: [&[&str]; 8] = [
         "actor",
         "permission",
         "caller",
+        "body",
     ],
     &["database"],
-    &["tenancy", "history", "media::store"],
+    &["tenancy", "history", "feed", "rates", "media::store"],
     &["services"],
     &["jobs", "graphql"],
     &["identity", "devices", "media"],
@@ -66,6 +68,12 @@ fn only_jobs_names_fang_and_only_the_database_binds() {
         assert!(
             !code.contains("fang::") || name.starts_with("jobs"),
             "{name} names fang"
+        );
+        // It would be done again when it is sent again with its Idempotency-Key.
+        let dense: String = code.split_whitespace().collect();
+        assert!(
+            !(name.ends_with("::graphql") && dense.contains("database.write(")),
+            "{name} writes past the request: use ctx.write or request().writing"
         );
         for binding in ["SET LOCAL", "SET ROLE", "sqlx::raw_sql"] {
             assert!(

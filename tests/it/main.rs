@@ -12,6 +12,7 @@
 )]
 
 mod azure;
+mod browser;
 mod config;
 mod database;
 mod dev;
@@ -19,6 +20,7 @@ mod devices;
 mod graphql;
 mod harness;
 mod history;
+mod http;
 mod identity;
 mod isolation;
 mod jobs;
@@ -28,4 +30,5 @@ mod media;
 mod playground;
 mod schema;
 mod smoke;
+mod subscriptions;
 mod tenancy;

@@ -1,13 +1,19 @@
 //! The playground: a page that loads everything from its own host, and is not there in production.
 
-use crate::harness::{Answer, Tenant, run, world};
+use crate::harness::{Answer, Package, Tenant, repository, run, succeed, world};
 use bulkhead::config::Env;
 use bulkhead::identity::BuiltIn;
 use regex_lite::Regex;
-use reqwest::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, IF_NONE_MATCH,
+};
 use reqwest::{Method, StatusCode};
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn a_browser_gets_a_page_that_needs_nothing_from_elsewhere() {
@@ -95,6 +101,9 @@ fn only_its_own_files_are_served() {
             "/graphql/assets/%2fetc%2fpasswd",
             "/graphql/assets//etc/passwd",
             "/graphql/assets/index.html%00.js",
+            "/graphql/assets/index.html",
+            "/graphql/assets/index.html.br",
+            "/graphql/assets/licenses.md.gz",
         ] {
             let answer = raw(&tenant, path);
             assert!(
@@ -105,16 +114,77 @@ fn only_its_own_files_are_served() {
     });
 }
 
+/// Nothing is compressed for a request: each form was made with the file, and has a tag of its own.
 #[test]
-fn who_is_no_browser_is_told_to_post() {
+fn files_are_sent_in_the_form_that_the_client_takes() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let html = page(&tenant).await.body;
+        let main = Regex::new(r#"src="([^"]*\.js)""#).unwrap();
+        let main = main.captures(html.as_str().unwrap()).unwrap()[1].to_owned();
+        for (accepted, sent) in [
+            ("gzip, deflate, br, zstd", "br"),
+            ("gzip", "gzip"),
+            ("br;q=0, gzip;q=0.5", "gzip"),
+            ("GZIP;q=1.0 , br; q=0.0", "gzip"),
+            ("*", "br"),
+            ("*;q=0, gzip", "gzip"),
+            ("zstd", ""),
+            ("identity", ""),
+            ("", ""),
+        ] {
+            let request = tenant.request(Method::GET, &main);
+            let request = request.header(ACCEPT_ENCODING, accepted);
+            let first = tenant.send(request.try_clone().unwrap()).await;
+            assert_eq!(first.status, StatusCode::OK);
+            assert_eq!(first.header("Content-Encoding"), sent, "{accepted}");
+            assert_eq!(first.header("Vary"), "accept-encoding");
+            assert_eq!(
+                first.header("Cache-Control"),
+                "public, max-age=31536000, immutable"
+            );
+            let tag = first.header("ETag");
+            let known = request.header(IF_NONE_MATCH, format!("\"other\", {tag}"));
+            let again = tenant.send(known).await;
+            assert_eq!(again.status, StatusCode::NOT_MODIFIED, "{accepted}");
+            assert_eq!(again.header("ETag"), tag);
+            assert_eq!(again.body, "");
+        }
+        let page = page(&tenant).await;
+        assert_eq!(page.header("Cache-Control"), "no-cache");
+        let vary: Vec<_> = page.headers.get_all("Vary").iter().collect();
+        assert_eq!(vary, ["accept-encoding", "accept"]);
+    });
+}
+
+#[test]
+fn the_committed_files_are_what_the_sources_build() {
+    let Some(package) = Package::new("web/playground") else {
+        return;
+    };
+    let committed = repository().join("web/playground");
+    package.run("bundle");
+    let built = files(&package.directory().join("dist"));
+    let mut kept = files(&committed.join("dist"));
+    kept.retain(|name, _| !is(name, "br") && !is(name, "gz"));
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&kept), names(&built), "rebuild web/playground");
+    for (name, bytes) in &kept {
+        assert!(*bytes == built[name], "rebuild web/playground for {name}");
+    }
+    let check = ["compress.js", "--check"];
+    succeed(Command::new("node").args(check).current_dir(committed));
+}
+
+#[test]
+fn who_is_no_browser_is_answered() {
     run(async {
         let tenant = Tenant::new().await;
         let request = tenant
             .request(Method::GET, "/graphql?query={__typename}")
             .header(ACCEPT, "application/json");
         let answer = tenant.send(request).await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-        assert!(answer.body["detail"].as_str().unwrap().contains("POST"));
+        assert_eq!(answer.data()["__typename"], "Query");
     });
 }
 
@@ -133,10 +203,13 @@ fn production_has_neither_playground_nor_introspection() {
             .await
             .beside(|config| config.env = Env::Production)
             .await;
-        let tenant = Tenant { world, ..here };
+        let tenant = Tenant {
+            world,
+            ..here.clone()
+        };
         let page = page(&tenant).await;
-        assert_eq!(page.status, StatusCode::METHOD_NOT_ALLOWED);
-        let asset = tenant.request(Method::GET, "/graphql/assets/index.html");
+        assert_eq!(page.status, StatusCode::BAD_REQUEST);
+        let asset = tenant.request(Method::GET, "/graphql/assets/licenses.md");
         assert_eq!(tenant.send(asset).await.status, StatusCode::NOT_FOUND);
 
         for query in [introspection, "{ __type(name: \"Query\") { name } }"] {
@@ -144,15 +217,29 @@ fn production_has_neither_playground_nor_introspection() {
             let text = answer.body.to_string();
             assert!(!text.contains("\"Query\""), "{query}: {text}");
         }
-        let typo = tenant
-            .gql(Some(&owner), "{ tenant { slugg } }")
-            .await
-            .body
-            .to_string();
-        assert!(!typo.contains("Did you mean"), "{typo}");
+        for typo in [
+            "{ tenant { slugg } }",
+            "{ tenant { slug @deprecated(reasn: 1) } }",
+        ] {
+            let suggested = here.gql(Some(&owner), typo).await.body.to_string();
+            assert!(suggested.contains("Did you mean"), "{suggested}");
+            let refused = tenant.gql(Some(&owner), typo).await.body.to_string();
+            assert!(refused.contains("Unknown"), "{refused}");
+            assert!(!refused.contains("Did you mean"), "{refused}");
+        }
         let viewer = tenant.gql(Some(&owner), "{ tenant { slug } }").await;
         assert_eq!(viewer.data()["tenant"]["slug"], tenant.slug.as_str());
     });
+}
+
+/// The files of a directory, by their names.
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(directory).unwrap();
+    let file = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().unwrap();
+        (name, fs::read(entry.path()).unwrap())
+    };
+    entries.map(|entry| file(entry.unwrap())).collect()
 }
 
 async fn page(tenant: &Tenant) -> Answer {

@@ -1,4 +1,4 @@
-//! `requests`: one device by its id, beside pgbench and peers, and where the time goes.
+//! `requests`: one device by its id, lists and a mutation, beside pgbench and peers, and where the time goes.
 
 mod fixture;
 mod tables;
@@ -56,8 +56,37 @@ enum Kind {
     Floor,
     /// A step on the way to the point query, the last of which is that query.
     Step(Target),
-    /// Something else.
-    Peer(Target),
+    /// The point query to the server that limits no rates.
+    Unlimited(Target),
+    /// Another query.
+    Query(Query, Target),
+    /// The same query to something else.
+    Peer(Query, String, Target),
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Query {
+    /// A row by its id.
+    Point,
+    /// The first 20 devices.
+    List,
+    /// The first 20 media, each with a signed link and its uploader.
+    Nested,
+    /// A device has another name, and the history has it.
+    Mutation,
+}
+
+impl Query {
+    /// In the figures.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Point => "point",
+            Self::List => "list",
+            Self::Nested => "nested",
+            Self::Mutation => "mutation",
+        }
+    }
 }
 
 /// A measurement.
@@ -79,9 +108,16 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let postgres = Postgres::attach(&mut place).await?;
     note("filling the databases");
     postgres.prepare().await?;
-    fixture::fill(&place).await?;
-    let subjects = fixture::subjects(&server, &options.peers).await?;
-    let measured = measure(&subjects, &options, &server, &postgres).await?;
+    fixture::fill(&place, &postgres).await?;
+    let free = [("BULKHEAD_RATE_LIMITS__ENABLED", "false".to_owned())];
+    let unlimited = Server::run(&program, &place, &["dev"], &free).await?;
+    let servers = Servers {
+        server: &server,
+        unlimited: &unlimited,
+        postgres: &postgres,
+    };
+    let subjects = fixture::subjects(&server, &unlimited, &options).await?;
+    let measured = measure(&subjects, &options, servers).await?;
     let loaded = resident_mb(server.pid());
 
     let cores = std::thread::available_parallelism()?.get();
@@ -98,12 +134,19 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     report.finish()
 }
 
+/// What runs.
+#[derive(Clone, Copy, Debug)]
+struct Servers<'a> {
+    server: &'a Server,
+    unlimited: &'a Server,
+    postgres: &'a Postgres,
+}
+
 /// Everything once in each round, beginning with another each time.
 async fn measure(
     subjects: &[Subject],
     options: &Options,
-    server: &Server,
-    postgres: &Postgres,
+    servers: Servers<'_>,
 ) -> Result<Vec<Vec<Measured>>> {
     let plan = |seconds| Plan {
         connections: options.connections.into(),
@@ -112,14 +155,14 @@ async fn measure(
     if options.warm > 0 {
         for subject in subjects {
             note(&format!("warming up {}", subject.name));
-            once(subject, plan(options.warm), postgres).await?;
+            once(subject, plan(options.warm), servers.postgres).await?;
         }
     }
     let mut measured = vec![Vec::new(); subjects.len()];
     for round in 0..usize::try_from(options.rounds)? {
         for step in 0..subjects.len() {
             let index = (round + step) % subjects.len();
-            let now = turn(&subjects[index], plan(options.seconds), server, postgres).await?;
+            let now = turn(&subjects[index], plan(options.seconds), servers).await?;
             note(&format!(
                 "round {}: {} {:.0}/s",
                 round + 1,
@@ -133,15 +176,14 @@ async fn measure(
 }
 
 /// Measures once, and the processor time that it took.
-async fn turn(
-    subject: &Subject,
-    plan: Plan,
-    server: &Server,
-    postgres: &Postgres,
-) -> Result<Measured> {
-    let usage = || Usage::now(server.pid(), postgres.postmaster);
+async fn turn(subject: &Subject, plan: Plan, servers: Servers<'_>) -> Result<Measured> {
+    let server = match subject.kind {
+        Kind::Unlimited(_) => servers.unlimited,
+        _ => servers.server,
+    };
+    let usage = || Usage::now(server.pid(), servers.postgres.postmaster);
     let before = usage();
-    let sample = once(subject, plan, postgres).await?;
+    let sample = once(subject, plan, servers.postgres).await?;
     let mut after = usage();
     if let Kind::Floor = subject.kind {
         // The time of pgbench's sessions is counted once they have ended.
@@ -159,6 +201,9 @@ async fn turn(
 async fn once(subject: &Subject, plan: Plan, postgres: &Postgres) -> Result<Sample> {
     match &subject.kind {
         Kind::Floor => postgres.select(plan).await,
-        Kind::Step(target) | Kind::Peer(target) => load::run(target, plan).await,
+        Kind::Step(target)
+        | Kind::Unlimited(target)
+        | Kind::Query(_, target)
+        | Kind::Peer(_, _, target) => load::run(target, plan).await,
     }
 }

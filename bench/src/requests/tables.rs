@@ -1,6 +1,6 @@
 //! The tables and figures of `requests`.
 
-use super::{Kind, Measured, Subject};
+use super::{Kind, Measured, Query, Subject};
 use crate::Result;
 use crate::report::Report;
 use crate::stats::median;
@@ -8,7 +8,7 @@ use crate::usage::Usage;
 
 const NONE: &str = "–";
 /// The share of pgbench that the point query is to have.
-const GOAL: f64 = 0.25;
+const GOAL: f64 = 0.40;
 
 /// The median of something over the rounds.
 fn over(rounds: &[Measured], value: impl Fn(&Measured) -> f64) -> f64 {
@@ -30,6 +30,12 @@ fn point(subjects: &[Subject]) -> usize {
     subjects.iter().rposition(step).unwrap_or(0)
 }
 
+/// Where our own answer to this query is.
+fn ours(subjects: &[Subject], query: Query) -> usize {
+    let same = |subject: &Subject| matches!(&subject.kind, Kind::Query(own, _) if *own == query);
+    subjects.iter().position(same).unwrap_or(point(subjects))
+}
+
 /// Rates, latencies and shares.
 pub(super) fn rates(
     report: &mut Report,
@@ -42,10 +48,17 @@ pub(super) fn rates(
         let rate = over(rounds, |m| m.sample.rate);
         let p99 = over(rounds, |m| m.sample.p99_ms.unwrap_or(f64::NAN));
         let mut faster = NONE.to_owned();
-        if let Kind::Peer(_) = subject.kind {
-            let times = ratio(&measured[point], rounds);
-            faster = format!("{times:.1} ×");
-            report.figure(&format!("point_x_{}", subject.name), times);
+        match &subject.kind {
+            Kind::Peer(query, peer, _) => {
+                let times = ratio(&measured[ours(subjects, *query)], rounds);
+                faster = format!("{times:.1} ×");
+                report.figure(&format!("{}_x_{peer}", query.name()), times);
+            }
+            Kind::Query(query, _) => {
+                let share = ratio(rounds, &measured[0]);
+                report.figure(&format!("{}_share", query.name()), share);
+            }
+            Kind::Floor | Kind::Step(_) | Kind::Unlimited(_) => {}
         }
         rows.push(vec![
             subject.name.clone(),
@@ -69,7 +82,7 @@ pub(super) fn rates(
         "p50 ms",
         "p99 ms",
         "of pgbench",
-        "the row is faster by",
+        "ours is faster by",
     ];
     report.table("Requests (pgbench: mean latency)", &header, rows)
 }
@@ -127,8 +140,8 @@ pub(super) fn costs(
         let cost = Cost::of(rounds, cores);
         let used = cost.used();
         let added = match subject.kind {
-            Kind::Peer(_) => continue,
-            Kind::Floor => f64::NAN,
+            Kind::Peer(..) => continue,
+            Kind::Floor | Kind::Unlimited(_) | Kind::Query(..) => f64::NAN,
             Kind::Step(_) => used - std::mem::replace(&mut before, used),
         };
         let others = cost.all - used - cost.idle;
@@ -159,9 +172,24 @@ pub(super) fn costs(
     ];
     let title = format!("Where it goes: µs of processor time for each request, on {cores} cores");
     report.table(&title, &header, rows)?;
+    shares(report, subjects, measured, cores)
+}
+
+/// What the row costs beside pgbench's, and what of it the limits on rates do.
+fn shares(
+    report: &mut Report,
+    subjects: &[Subject],
+    measured: &[Vec<Measured>],
+    cores: u32,
+) -> Result<()> {
     let floor = Cost::of(&measured[0], cores);
     let point = Cost::of(&measured[point(subjects)], cores);
     report.figure("cpu_share", floor.used() / point.used());
+    let free = |subject: &Subject| matches!(subject.kind, Kind::Unlimited(_));
+    if let Some(free) = subjects.iter().position(free) {
+        let free = Cost::of(&measured[free], cores);
+        report.figure("limits_cost", 1.0 - free.bulkhead / point.bulkhead);
+    }
     report.text(&format!(
         "\nFor {:.0} % of pgbench the row may take {:.0} µs of {cores} cores; it takes {:.0}. \
          By processor time alone, pgbench's is {:.1} % of the row's.",

@@ -2,5 +2,8 @@
 
 pub mod cell;
 pub mod domain;
+pub mod erasure;
 pub mod operator_log;
+pub mod plan;
+pub mod spare;
 pub mod tenant;

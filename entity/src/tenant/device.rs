@@ -1,9 +1,10 @@
 //! A piece of hardware that signs in with `client_id` and PIN.
 
 use sea_orm::entity::prelude::*;
+use serde::Deserialize;
 
-/// One device.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+/// One device. Read from the history, it has no hash.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Deserialize)]
 #[sea_orm(table_name = "device")]
 pub struct Model {
     /// Identity.
@@ -14,6 +15,7 @@ pub struct Model {
     /// What the device presents with its PIN; unique in the tenant.
     pub client_id: String,
     /// argon2id, PHC string. Never in the history.
+    #[serde(default)]
     pub pin_hash: String,
     /// False: it may not sign in, and its tokens do not work.
     pub enabled: bool,

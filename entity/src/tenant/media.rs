@@ -1,9 +1,11 @@
 //! A file of the tenant; its bytes are in the object store.
 
 use sea_orm::entity::prelude::*;
+use serde::Deserialize;
 
 /// Where a media is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum State {
     /// The row is there, the bytes are not.
@@ -17,7 +19,7 @@ pub enum State {
 }
 
 /// One media.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Deserialize)]
 #[sea_orm(table_name = "media")]
 pub struct Model {
     /// Identity, and the `{uuid}` of its key.

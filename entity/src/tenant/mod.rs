@@ -3,6 +3,7 @@
 pub mod device;
 pub mod device_token;
 pub mod history;
+pub mod idempotency_key;
 pub mod media;
 pub mod member;
 pub mod member_role;

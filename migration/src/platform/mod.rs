@@ -4,11 +4,23 @@ use sea_orm_migration::prelude::*;
 
 mod m0001_registry;
 mod m0002_job;
+mod m0003_tenancy;
+mod m0004_cells;
+mod m0005_domain;
+mod m0006_acting;
+mod m0007_job_result;
+mod m0008_job_changes;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
     vec![
         Box::new(m0001_registry::Migration),
         Box::new(m0002_job::Migration),
+        Box::new(m0003_tenancy::Migration),
+        Box::new(m0004_cells::Migration),
+        Box::new(m0005_domain::Migration),
+        Box::new(m0006_acting::Migration),
+        Box::new(m0007_job_result::Migration),
+        Box::new(m0008_job_changes::Migration),
     ]
 }

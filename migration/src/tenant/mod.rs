@@ -8,6 +8,10 @@ mod m0002_identity;
 mod m0003_device;
 mod m0004_media;
 mod m0005_job;
+mod m0007_lists;
+mod m0008_feed;
+mod m0009_history_plans;
+mod m0010_idempotency;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -17,8 +21,24 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0003_device::Migration),
         Box::new(m0004_media::Migration),
         Box::new(m0005_job::Migration),
+        Box::new(m0007_lists::Migration),
+        Box::new(m0008_feed::Migration),
+        Box::new(m0009_history_plans::Migration),
+        Box::new(m0010_idempotency::Migration),
     ]
 }
+
+/// Tables that are nothing but credentials, or answers to who has one: a clone of a tenant has none of their rows.
+pub const CREDENTIALS: [&str; 3] = ["session", "device_token", "idempotency_key"];
+
+/// Tables that are not under the history; their steps say why.
+pub const UNAUDITED: [&str; 1] = ["idempotency_key"];
+
+/// Secret columns that are empty in a clone: the row stays, its credential does not.
+pub const EMPTIED: [(&str, &str); 1] = [("device", "pin_hash")];
+
+/// Secret columns that a clone has too.
+pub const CLONED: [(&str, &str); 1] = [("member", "password_hash")];
 
 /// The schema that the step runs in, for the functions that have its name baked in.
 async fn schema(manager: &SchemaManager<'_>) -> Result<String, DbErr> {

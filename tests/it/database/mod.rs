@@ -2,7 +2,10 @@
 //! to a tenant.
 
 mod binding;
+mod budget;
 mod connections;
+mod pooler;
+mod savepoints;
 mod units;
 
 use crate::harness::{Tenant, value};
@@ -10,6 +13,17 @@ use bulkhead::database::TenantTx;
 use bulkhead::devices::{self, NewDevice};
 use entity::tenant::device;
 use sqlx::{AssertSqlSafe, PgConnection};
+
+/// Two tenants of one cell: the next unit of work of one has the connection of the other's last.
+async fn neighbours() -> (Tenant, Tenant) {
+    let first = Tenant::new().await;
+    loop {
+        let second = Tenant::new().await;
+        if second.row.cell_id == first.row.cell_id {
+            return (first, second);
+        }
+    }
+}
 
 /// Adds a device, by the operation that the API uses.
 async fn add(tx: &TenantTx, name: &str) -> bulkhead::error::Result<device::Model> {

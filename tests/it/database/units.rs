@@ -1,12 +1,13 @@
 //! The life of a unit of work: what of it is left, when it ends and when it is cut short.
 
-use super::{add, adding, backend, seen};
+use super::{add, adding, backend, neighbours, seen};
 use crate::harness::{Tenant, cut_short, execute, run, sqlstate, until, value};
 use bulkhead::actor::{Actor, Attribution};
+use bulkhead::error::Error;
 use entity::tenant::device;
 use sea_orm::{EntityTrait as _, PaginatorTrait as _};
 use sqlx::PgConnection;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Who and where the session is, and who acts.
 const BINDING: &str = "SELECT concat_ws(' ', current_user, current_setting('search_path'),
@@ -15,7 +16,7 @@ const BINDING: &str = "SELECT concat_ws(' ', current_user, current_setting('sear
 #[test]
 fn nothing_of_a_unit_of_work_outlives_it() {
     run(async {
-        let (first, second) = (Tenant::new().await, Tenant::new().await);
+        let (first, second) = neighbours().await;
         let app = first.world.another(2).await;
         let tx = app.services.database.platform().await.unwrap();
         tx.rollback().await.unwrap();
@@ -35,22 +36,20 @@ fn nothing_of_a_unit_of_work_outlives_it() {
             assert_eq!(bound.trim_end(), format!("{role} {schema}, pg_temp"));
             read.commit().await.unwrap();
 
-            // The transaction ended by hand: what is left is the session, between two units.
-            let by_hand = first.write_on(&app).await;
-            let sql = if end == "commit" {
-                "COMMIT"
-            } else {
-                "ROLLBACK"
-            };
-            execute(&by_hand, sql).await.unwrap();
-            let login = format!("{}_c_0", app.services.database.instance());
-            let bound = value(&by_hand, BINDING).await.unwrap();
-            assert_eq!(bound.trim_end(), format!("{login} \"$user\", public"));
+            // Another with an actor, for the next round to miss.
+            let tx = first.write_on(&app).await;
+            assert_eq!(backend(&tx).await, process);
             match end {
-                "commit" => by_hand.commit().await.unwrap(),
-                "rollback" => by_hand.rollback().await.unwrap(),
-                _ => drop(by_hand),
+                "commit" => tx.commit().await.unwrap(),
+                "rollback" => tx.rollback().await.unwrap(),
+                _ => drop(tx),
             }
+            // The platform's unit can end its transaction by hand: what is left is the session, between two units.
+            let tx = app.services.database.platform().await.unwrap();
+            tx.batch("COMMIT").await.unwrap();
+            let bound = value(&tx, BINDING).await.unwrap();
+            assert_eq!(bound.trim_end(), "bulkhead \"$user\", public");
+            tx.rollback().await.unwrap();
         }
         app.stop().await.unwrap();
     });
@@ -80,8 +79,8 @@ fn a_dropped_unit_of_work_rolls_back() {
 #[test]
 fn a_cancelled_begin_harms_nobody() {
     run(async {
-        let (tenant, other) = (Tenant::new().await, Tenant::new().await);
-        let app = tenant.world.another(2).await;
+        let (tenant, other) = neighbours().await;
+        let app = tenant.world.another(1).await;
         let mut owner = tenant.world.owner().await;
         let by = Attribution {
             request_id: Some("cut short".to_owned()),
@@ -119,8 +118,8 @@ fn a_cancelled_begin_harms_nobody() {
 #[test]
 fn a_statement_cut_short_is_not_committed() {
     run(async {
-        let (tenant, other) = (Tenant::new().await, Tenant::new().await);
-        let app = tenant.world.another(2).await;
+        let (tenant, other) = neighbours().await;
+        let app = tenant.world.another(1).await;
         let mut owner = tenant.world.owner().await;
         let (mut cut, mut clean) = (0, 0);
         for n in 0..40 {
@@ -132,7 +131,7 @@ fn a_statement_cut_short_is_not_committed() {
                 cut += 1;
                 // Whoever goes on with the unit of work is told, and nothing is half there.
                 let error = tx.commit().await.unwrap_err();
-                assert_eq!(error.code(), "INTERNAL");
+                assert_eq!(error.code(), "UNAVAILABLE");
             } else {
                 tx.rollback().await.unwrap();
             }
@@ -151,8 +150,8 @@ fn a_statement_cut_short_is_not_committed() {
 #[test]
 fn a_commit_cut_short_is_whole_or_not_there() {
     run(async {
-        let (tenant, other) = (Tenant::new().await, Tenant::new().await);
-        let app = tenant.world.another(2).await;
+        let (tenant, other) = neighbours().await;
+        let app = tenant.world.another(1).await;
         let mut owner = tenant.world.owner().await;
         let (mut acknowledged, mut clean) = (0, 0);
         for n in 0..60 {
@@ -221,7 +220,8 @@ fn a_failed_statement_fails_the_commit() {
 fn a_unit_of_work_for_reading_writes_nothing_and_sees_what_is_committed() {
     run(async {
         let tenant = Tenant::new().await;
-        let database = &tenant.world.app.services.database;
+        let app = tenant.world.another(4).await;
+        let database = &app.services.database;
         let read = database.read(&tenant.row).await.unwrap();
         let error = execute(&read, &adding(1)).await.unwrap_err();
         assert_eq!(sqlstate(&error), "25006");
@@ -229,7 +229,7 @@ fn a_unit_of_work_for_reading_writes_nothing_and_sees_what_is_committed() {
 
         let read = database.read(&tenant.row).await.unwrap();
         assert_eq!(device::Entity::find().count(&read).await.unwrap(), 0);
-        let tx = tenant.write().await;
+        let tx = tenant.write_on(&app).await;
         add(&tx, "Meanwhile").await.unwrap();
         tx.commit().await.unwrap();
         // Fields of one query share it, side by side. A read of the same tenant may go on with it, and must miss nothing.
@@ -243,5 +243,53 @@ fn a_unit_of_work_for_reading_writes_nothing_and_sees_what_is_committed() {
         let error = execute(&read, &adding(1)).await.unwrap_err();
         assert_eq!(sqlstate(&error), "25006", "nor when it goes on with one");
         read.rollback().await.unwrap();
+        app.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_unit_of_work_ends_with_the_operation_that_it_is_for() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let app = tenant.world.another(2).await;
+        let database = &app.services.database;
+        let allowed = "SELECT current_setting('statement_timeout')";
+        let (whole, now) = (Duration::from_secs(10), Instant::now);
+        let read = async || database.read(&tenant.row).await.unwrap();
+
+        let late = read().await.until(now() + Duration::from_secs(5), whole);
+        let process = backend(&late).await;
+        let left = value(&late, allowed).await.unwrap();
+        assert!(left.ends_with("ms") || left == "5s", "{left}");
+        late.commit().await.unwrap();
+        // The next read has all of its own time.
+        let next = read().await.until(now() + whole, whole);
+        assert_eq!(backend(&next).await, process, "the connection is kept");
+        assert_eq!(value(&next, allowed).await.unwrap(), "10s");
+        next.commit().await.unwrap();
+
+        let over = tenant.write_on(&app).await;
+        add(&over, "Never").await.unwrap();
+        let over = over.until(now(), whole);
+        let error: Error = add(&over, "Late").await.unwrap_err();
+        assert!(matches!(error, Error::Timeout), "{error:?}");
+        assert!(over.commit().await.is_err());
+        let next = read().await;
+        assert_eq!(backend(&next).await, process, "the connection is kept");
+        assert_eq!(device::Entity::find().count(&next).await.unwrap(), 0);
+        next.commit().await.unwrap();
+
+        // What a savepoint that is undone was told is told again.
+        let tx = tenant.write_on(&app).await;
+        let tx = tx.until(now() + Duration::from_secs(5), whole);
+        let undone = tx.savepoint(async {
+            value(&tx, allowed).await.unwrap();
+            Err::<(), _>(Error::NotFound("device"))
+        });
+        assert!(undone.await.is_err());
+        let left = value(&tx, allowed).await.unwrap();
+        assert!(left.ends_with("ms") || left == "5s", "{left}");
+        tx.rollback().await.unwrap();
+        app.stop().await.unwrap();
     });
 }

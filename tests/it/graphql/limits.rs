@@ -1,136 +1,159 @@
-//! Documents and values that are odd, deep, wide or double each other.
+//! Limits on documents: each is as large as it says, and says which it is.
 
-use super::{JSON, post};
-use crate::harness::{Tenant, run};
+use crate::harness::{Answer, Tenant, run, world};
+use bulkhead::config::DocumentLimits;
 use bulkhead::identity::BuiltIn;
-use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Map, Value};
 
-/// Requests that are wrong in ways that reach deep.
+/// Which limit refused the document, what it allows, and what the document has.
+#[track_caller]
+pub(super) fn refusal(answer: &Answer) -> (String, u64, u64) {
+    assert!(answer.body["data"].is_null(), "{:#}", answer.body);
+    assert_eq!(answer.code(), "QUERY_LIMIT_EXCEEDED", "{:#}", answer.body);
+    let extensions = &answer.body["errors"][0]["extensions"];
+    let number = |name: &str| extensions[name].as_u64().unwrap();
+    let limit = extensions["limit"].as_str().unwrap().to_owned();
+    (limit, number("max"), number("actual"))
+}
+
+/// `count` of what `make` makes.
+pub(super) fn many(count: usize, make: impl Fn(usize) -> String) -> String {
+    (0..count).map(make).collect()
+}
+
+/// A document that asks for so much of a limit's kind.
 #[rustfmt::skip]
-const ODD: [(&str, &str); 14] = [
-    ("query($v: ID!) { node(id: $v) { id } }", r#"{"v":"\u0000"}"#),
-    ("mutation($v: String!) { deviceCreate(input: { name: $v }) { errors { code } } }", r#"{"v":"\u0000"}"#),
-    ("mutation($v: String!) { deviceCreate(input: { name: \"x\", clientId: $v }) { errors { code } } }", r#"{"v":"\u0000"}"#),
-    ("mutation($v: String!) { mediaCreateUpload(input: { resourceType: $v, filename: \"f\", contentType: \"image/png\", size: 1 }) { errors { code } } }", r#"{"v":"\u0000"}"#),
-    ("mutation($v: String!) { mediaCreateUpload(input: { resourceType: \"photo\", filename: $v, contentType: \"image/png\", size: 1 }) { errors { code } } }", r#"{"v":"\u0000"}"#),
-    ("mutation($v: String!) { mediaCreateUpload(input: { resourceType: \"photo\", filename: \"f\", contentType: $v, size: 1 }) { errors { code } } }", r#"{"v":"\u0000"}"#),
-    ("mutation($v: ByteSize!) { mediaCreateUpload(input: { resourceType: \"photo\", filename: \"f\", contentType: \"image/png\", size: $v }) { errors { code } } }", r#"{"v":9007199254740993}"#),
-    ("mutation($v: ByteSize!) { mediaCreateUpload(input: { resourceType: \"photo\", filename: \"f\", contentType: \"image/png\", size: $v }) { errors { code } } }", r#"{"v":1.5}"#),
-    ("mutation($v: ByteSize!) { mediaCreateUpload(input: { resourceType: \"photo\", filename: \"f\", contentType: \"image/png\", size: $v }) { errors { code } } }", r#"{"v":-1}"#),
-    ("query($v: Int) { tenant { devices(first: $v) { nodes { id } } } }", r#"{"v":99999999999}"#),
-    ("query($v: Int) { tenant { devices(first: $v) { nodes { id } } } }", r#"{"v":"1"}"#),
-    ("query($v: JobState) { tenant { jobs(state: $v) { nodes { id } } } }", r#"{"v":"NONE"}"#),
-    ("mutation($v: Int) { deviceUpdate(input: { deviceId: \"x\", ifVersion: $v }) { errors { code } } }", r#"{"v":2147483648}"#),
-    ("mutation { sessionCreate(input: { email: \"\\u0000\", password: \"\\u0000\" }) { token } }", "{}"),
+fn document(limit: &str, count: usize) -> String {
+    match limit {
+        "documentBytes" => format!("{:#<count$}", "{ viewer { expiresAt } } "),
+        "tokens" => format!("{{ nodes(ids: [{}]) {{ id }} }}", "1 ".repeat(count - 12)),
+        "fragments" => format!("{{ viewer {{ expiresAt }} }} {}", many(count, |i| format!("fragment F{i} on Viewer {{ expiresAt }} "))),
+        "operations" => many(count, |i| format!("query Q{i} {{ viewer {{ expiresAt }} }} ")),
+        "variables" => format!("query({}) {{ viewer {{ expiresAt }} }}", many(count, |i| format!("$v{i}: Int "))),
+        "variableValues" => format!("query($v: [ID!]! = [{}], $w: [ID!]! = [{}]) {{ viewer {{ expiresAt(a: [{}]) }} }}",
+            "1 ".repeat(39), "1 ".repeat(count - 1601), "$v ".repeat(40)),
+        "selections" => format!("{{ viewer {{ {} {} }} }} fragment F on Viewer {{ {} }}",
+            "...F ".repeat(count / 100 - 1), "expiresAt ".repeat(count % 100 + 99), "expiresAt ".repeat(99)),
+        "depth" => format!("{{ __type(name: \"None\") {{ {} name {} }} }}", "ofType { ".repeat(count - 2), "} ".repeat(count - 2)),
+        "complexity" => format!("{{ tenant {{ {} devices(first: 99) {{ nodes {{ {} }} }} }} }}",
+            "slug ".repeat(count - 4953), "name ".repeat(50)),
+        "aliases" => format!("{{ viewer {{ {} }} }}", many(count, |i| format!("a{i}: expiresAt "))),
+        "rootFields" => format!("{{ {} }}", "viewer { expiresAt } ".repeat(count)),
+        "directives" => format!("{{ viewer {{ expiresAt {} }} }}", "@include(if: true) ".repeat(count)),
+        "arguments" => format!("{{ viewer {{ expiresAt({}) }} }}", many(count, |i| format!("a{i}: 1 "))),
+        _ => unreachable!("{limit}"),
+    }
+}
+
+/// The limits that are configured.
+const LIMITS: [(&str, usize); 13] = [
+    ("documentBytes", 16_384),
+    ("tokens", 2000),
+    ("fragments", 50),
+    ("operations", 10),
+    ("variables", 100),
+    ("variableValues", 2000),
+    ("selections", 2000),
+    ("depth", 15),
+    ("complexity", 5000),
+    ("aliases", 30),
+    ("rootFields", 30),
+    ("directives", 5),
+    ("arguments", 20),
 ];
 
 #[test]
-fn an_odd_value_is_the_clients_doing_and_no_answer_tells_of_our_insides() {
+fn each_limit_is_as_large_as_it_says_and_says_which_it_is() {
     run(async {
         let tenant = Tenant::new().await;
         let owner = tenant.token(BuiltIn::Owner).await;
-        let (schema, role) = (tenant.row.schema_name.clone(), tenant.row.role_name.clone());
-        for (query, variables) in ODD {
-            let text = format!(r#"{{"query":{},"variables":{variables}}}"#, json!(query));
-            let answer = post(&tenant, Some(&owner), &[JSON], &text).await;
-            let shown = answer.body.to_string();
-            assert_eq!(answer.status, StatusCode::OK, "{text}: {shown}");
-            let refused = answer.body.get("errors").is_some();
-            let failed = shown.contains(r#""code":"INVALID""#)
-                || shown.contains("UNSUPPORTED_MEDIA_TYPE")
-                || shown.contains("NOT_FOUND");
-            let nothing = answer.body["data"]["node"].is_null();
-            assert!(refused || failed || nothing, "{text}: {shown}");
-            assert!(!shown.contains("INTERNAL"), "{text}: {shown}");
-            for inside in [
-                "SELECT",
-                "INSERT",
-                "sqlx",
-                "sea_orm",
-                "panicked",
-                ".rs",
-                "PgDatabase",
-                "::",
-                "bulkhead.",
-                &schema,
-                &role,
-            ] {
-                assert!(
-                    !shown.contains(inside),
-                    "{inside} is in the answer to {text}: {shown}"
-                );
-            }
+        for (limit, max) in LIMITS {
+            let fits = document(limit, max);
+            let answer = tenant.gql(Some(&owner), &fits).await;
+            let text = answer.body.to_string();
+            assert!(!text.contains("QUERY_LIMIT"), "{limit}: {fits}: {text}");
+            let more = document(limit, max + 1);
+            let answer = tenant.gql(Some(&owner), &more).await;
+            let wanted = (limit.to_owned(), max as u64, max as u64 + 1);
+            assert_eq!(refusal(&answer), wanted, "{more}");
         }
-        // A number beyond all floats is no JSON number that we can hold.
-        let text = r#"{"query":"query($v: Int) { tenant { devices(first: $v) { nodes { id } } } }","variables":{"v":1e400}}"#;
-        assert_eq!(
-            post(&tenant, Some(&owner), &[JSON], text).await.code(),
-            "BAD_USER_INPUT"
-        );
     });
 }
 
 #[test]
-fn deep_and_wide_documents_are_refused_before_they_cost_anything() {
+fn each_limit_is_configured() {
     run(async {
-        let tenant = Tenant::new().await;
-        let owner = tenant.token(BuiltIn::Owner).await;
-        let nested = |times: usize| {
-            let open = "history(first: 1) { nodes { actor { ... on Member { ".repeat(times);
-            let close = "} } } }".repeat(times);
-            format!("{{ tenant {{ members(first: 1) {{ nodes {{ {open} id {close} }} }} }} }}")
+        let here = Tenant::new().await;
+        let owner = here.token(BuiltIn::Owner).await;
+        let max = |limit: &str| {
+            let (_, max) = LIMITS.iter().find(|(name, _)| *name == limit).unwrap();
+            *max as u64 - 1
         };
-        let wide = |times: usize| {
-            let fields: Vec<_> = (0..times)
-                .map(|i| format!("a{i}: viewer {{ expiresAt }}"))
-                .collect();
-            format!("{{ {} }}", fields.join(" "))
+        let limits = DocumentLimits {
+            bytes: max("documentBytes"),
+            tokens: max("tokens"),
+            fragments: max("fragments"),
+            operations: max("operations"),
+            variables: max("variables"),
+            variable_values: max("variableValues"),
+            selections: max("selections"),
+            depth: max("depth"),
+            complexity: max("complexity"),
+            aliases: max("aliases"),
+            root_fields: max("rootFields"),
+            directives: max("directives"),
+            arguments: max("arguments"),
         };
-        tenant.gql(Some(&owner), &nested(2)).await.data();
-        tenant.gql(Some(&owner), &wide(20)).await.data();
-        for query in [nested(5), nested(30), wide(2600)] {
-            let answer = tenant.gql(Some(&owner), &query).await;
-            assert!(answer.body["data"].is_null(), "{:#}", answer.body);
-            assert_ne!(answer.code(), "INTERNAL");
+        let world = world().await;
+        let world = world.beside(|config| config.document_limits = limits).await;
+        let tenant = Tenant { world, ..here };
+        for (limit, count) in LIMITS {
+            let answer = tenant.gql(Some(&owner), &document(limit, count)).await;
+            let wanted = (limit.to_owned(), max(limit), count as u64);
+            assert_eq!(refusal(&answer), wanted);
         }
-        // Nesting far beyond what a parser's stack holds: an answer, and the server lives.
-        for (open, close) in [("{a", "}"), ("[", "]"), ("{a:", "}")] {
-            for times in [200, 5_000, 100_000] {
-                let (open, close) = (open.repeat(times), close.repeat(times));
-                for query in [
-                    format!("{{ node(id: {open}1{close}) {{ id }} }}"),
-                    format!("{{ viewer {open} {close} }}"),
-                    format!("{{ viewer {open}"),
-                ] {
-                    let answer = tenant.gql(Some(&owner), &query).await;
-                    assert!(answer.body["data"].is_null(), "{:#}", answer.body);
-                    assert_ne!(answer.code(), "INTERNAL");
-                }
-            }
-        }
-        tenant
-            .gql(Some(&owner), "{ viewer { expiresAt } }")
-            .await
-            .data();
     });
 }
 
 #[test]
-fn fragments_that_double_each_other_are_refused_before_they_are_expanded() {
+fn nesting_and_attempts_to_sign_in_are_limited_too() {
     run(async {
         let tenant = Tenant::new().await;
-        let double = |n| format!("fragment F{n} on Tenant {{ ...F{0} ...F{0} }} ", n + 1);
-        let doubled: String = (0..40).map(double).collect();
-        let document =
-            format!("{{ tenant {{ ...F0 }} }} {doubled} fragment F40 on Tenant {{ slug }}");
-        let answer = tenant.gql(None, &document).await;
-        assert_eq!(answer.code(), "QUERY_LIMIT_EXCEEDED");
-        let extensions = &answer.body["errors"][0]["extensions"];
-        assert_eq!(extensions["limit"], "selections");
-        assert_eq!(extensions["max"], 2000);
-
-        let long = format!("{{ tenant {{ slug }} }} # {}", "x".repeat(17_000));
-        assert_eq!(tenant.gql(None, &long).await.code(), "QUERY_LIMIT_EXCEEDED");
+        let brackets = |count: usize| {
+            let (open, close) = ("[".repeat(count - 2), "]".repeat(count - 2));
+            format!("{{ nodes(ids: {open}{close}) {{ id }} }}")
+        };
+        let levels = |count: usize| {
+            let (open, close) = ("... { ".repeat(count - 2), "} ".repeat(count - 2));
+            format!("{{ {open} viewer {{ expiresAt }} {close} }}")
+        };
+        let attempts = |count: usize| {
+            let one = "sessionCreate(input: { email: \"\", password: \"\" }) { token } ";
+            format!("mutation {{ {} }}", one.repeat(count))
+        };
+        let hidden = "mutation { a: sessionCreate(input: { email: \"\", password: \"\" }) { token } ...F }
+            fragment F on Mutation { ... { b: sessionCreate(input: { email: \"\", password: \"\" }) { token } } }";
+        for (fits, more, wanted) in [
+            (brackets(64), brackets(65), ("nesting", 64, 65)),
+            (levels(32), levels(33), ("nesting", 32, 33)),
+            (attempts(1), attempts(2), ("authentications", 1, 2)),
+            (attempts(1), hidden.to_owned(), ("authentications", 1, 2)),
+        ] {
+            let text = tenant.gql(None, &fits).await.body.to_string();
+            assert!(!text.contains("QUERY_LIMIT"), "{fits}: {text}");
+            let (limit, max, actual) = wanted;
+            let answer = tenant.gql(None, &more).await;
+            assert_eq!(refusal(&answer), (limit.to_owned(), max, actual), "{more}");
+        }
+        let answer = tenant
+            .gql_with(None, "{ viewer { expiresAt } }", Value::Object(given(101)))
+            .await;
+        assert_eq!(refusal(&answer), ("variables".to_owned(), 100, 101));
     });
+}
+
+/// So many variables, which no document knows.
+fn given(count: usize) -> Map<String, Value> {
+    let named = (0..count).map(|i| (format!("v{i}"), Value::Null));
+    named.collect()
 }

@@ -156,6 +156,95 @@ fn members_with_their_roles_take_as_many_statements_for_twelve_as_for_two() {
     });
 }
 
+/// A member with an avatar and a device, each with a photo.
+const MORE: &str = "WITH photo AS (INSERT INTO media (id, filename, content_type, size, state, resource_type, uploaded_by, created_at, updated_at)
+        SELECT gen_random_uuid(), 'avatar', 'image/png', 1, 'failed', 'avatar', 'system:tests', now(), now() RETURNING id),
+    person AS (INSERT INTO member (id, email, password_hash, avatar_id, created_at, updated_at)
+        SELECT gen_random_uuid(), gen_random_uuid() || '@more.test', '', photo.id, now(), now() FROM photo RETURNING id),
+    thing AS (INSERT INTO device (id, name, client_id, pin_hash, created_at, updated_at)
+        SELECT gen_random_uuid(), 'd', gen_random_uuid(), '', now(), now() RETURNING id)
+    INSERT INTO media (id, filename, content_type, size, state, resource_type, uploaded_by, created_at, updated_at)
+        SELECT gen_random_uuid(), 'photo', 'image/png', 1, 'failed', 'photo', by, now(), now()
+        FROM (SELECT 'member:' || id FROM person UNION ALL SELECT 'device:' || id FROM thing) who(by)";
+
+#[test]
+fn lists_within_lists_take_as_many_statements_for_twelve_as_for_two() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let mut watch = Statements::of(&tenant, &["member", "device", "media", "history"]).await;
+        let queries = [
+            "{ tenant { media(first: 40) { nodes { filename uploadedBy { ... on Member { avatar { filename uploadedBy { __typename } } } } } } } }",
+            "{ tenant { devices(first: 20) { nodes { tokenExpiresAt media(first: 2) { totalCount nodes { filename } } } } } }",
+            "{ tenant { devices(first: 20) { nodes { history(last: 1) { nodes { subject { ... on Device { name } } } } } } } }",
+        ];
+        let ask = async |watch: &mut Statements| {
+            let owner = tenant.token(BuiltIn::Owner).await;
+            let (mut answers, mut counts) = (Vec::new(), Vec::new());
+            for query in queries {
+                watch.settle(&tenant).await;
+                let answer = tenant.gql(Some(&owner), query).await;
+                counts.push(watch.settle(&tenant).await);
+                answers.push(answer.payload().clone());
+            }
+            (answers, counts)
+        };
+        tenant.sql(MORE).await;
+        let (one, before) = ask(&mut watch).await;
+        for _ in 0..11 {
+            tenant.sql(MORE).await;
+        }
+        let (twelve, after) = ask(&mut watch).await;
+        assert!(
+            before.iter().all(|count| *count >= 2),
+            "the watch sees statements: {before:?}"
+        );
+        assert_eq!(after, before);
+        for (answers, rows) in [(one, 1), (twelve, 12)] {
+            let nodes =
+                |at: usize, list: &str| answers[at][list]["nodes"].as_array().unwrap().clone();
+            let media = nodes(0, "media").into_iter();
+            let of_members =
+                media.filter(|media| media["uploadedBy"]["avatar"]["filename"] == "avatar");
+            assert_eq!(of_members.count(), rows);
+            let devices = nodes(1, "devices");
+            assert_eq!(devices.len(), rows);
+            for device in devices {
+                assert_eq!(device["media"]["totalCount"], 1, "{device:#}");
+                assert_eq!(
+                    device["media"]["nodes"][0]["filename"], "photo",
+                    "{device:#}"
+                );
+            }
+            for device in nodes(2, "devices") {
+                assert_eq!(
+                    device["history"]["nodes"][0]["subject"]["name"], "d",
+                    "{device:#}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn rows_are_counted_only_when_they_are_asked_for() {
+    run(async {
+        let tenant = Tenant::new().await;
+        // Without a row, nothing would tell.
+        let owner = tenant.token(BuiltIn::Owner).await;
+        tenant.device(&owner).await;
+        let mut watch = Statements::of(&tenant, &["device"]).await;
+        let mut counts = Vec::new();
+        for fields in ["nodes { id }", "nodes { id } totalCount", "totalCount"] {
+            watch.settle(&tenant).await;
+            let query = format!("{{ tenant {{ devices {{ {fields} }} }} }}");
+            tenant.gql(Some(&owner), &query).await.data();
+            counts.push(watch.settle(&tenant).await);
+        }
+        assert_eq!(counts[1], counts[0] + 1, "{counts:?}");
+        assert_eq!(counts[2], counts[1], "{counts:?}");
+    });
+}
+
 /// How many members a page of them with their roles holds, and how many statements it takes, with a token that the server
 /// does not know yet.
 async fn members_with_roles(tenant: &Tenant, watch: &mut Statements) -> (usize, usize) {
@@ -171,7 +260,8 @@ async fn members_with_roles(tenant: &Tenant, watch: &mut Statements) -> (usize, 
     (nodes.len(), statements)
 }
 
-/// Counts the statements that read a tenant's tables: a row policy that asks for nothing tells, once a statement and table.
+/// Counts the statements that read a tenant's tables: a row policy that asks for nothing tells, once a statement and table: of two
+/// notes of one transaction that are alike, PostgreSQL sends one.
 struct Statements(PgListener);
 
 impl Statements {
@@ -180,7 +270,7 @@ impl Statements {
         for table in tables {
             let policy = format!(
                 "CREATE FUNCTION told_{table}() RETURNS boolean LANGUAGE sql SECURITY DEFINER AS
-                     $$ SELECT pg_notify('{}', clock_timestamp() || '{table}') IS NOT NULL $$;
+                     $$ SELECT pg_notify('{}', statement_timestamp() || '{table}') IS NOT NULL $$;
                  GRANT EXECUTE ON FUNCTION told_{table}() TO PUBLIC;
                  ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
                  CREATE POLICY told ON {table} USING ((SELECT told_{table}()))",
@@ -202,7 +292,7 @@ impl Statements {
     async fn settle(&mut self, tenant: &Tenant) -> usize {
         // A read commits a moment after it was answered.
         let open = "SELECT count(*) FROM pg_stat_activity
-            WHERE state LIKE 'idle in transaction%' AND datname = current_database() AND usename LIKE '%_c_0'";
+            WHERE state LIKE 'idle in transaction%' AND datname = current_database() AND usename LIKE '%\\_c\\_%'";
         until("all reads are committed", async || {
             (tenant.count(open).await == 0).then_some(())
         })

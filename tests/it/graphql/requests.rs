@@ -1,6 +1,6 @@
 //! Requests: which are read, at which host, and what every answer to one says.
 
-use super::{JSON, post};
+use super::{JSON, MODERN, body, post};
 use crate::harness::{Tenant, run, world};
 use bulkhead::identity::BuiltIn;
 use reqwest::{Method, StatusCode};
@@ -8,12 +8,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-
-const MODERN: &str = "application/graphql-response+json";
-
-fn body(query: &str) -> String {
-    json!({ "query": query }).to_string()
-}
 
 #[test]
 fn only_a_request_in_json_is_read() {

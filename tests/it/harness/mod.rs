@@ -1,12 +1,20 @@
 //! One PostgreSQL and one server per run; each test makes tenants of its own, for our isolation is its fixture.
 
+mod dns;
 mod media;
+mod npm;
 mod process;
+mod proxy;
+mod socket;
 mod sql;
 mod tenant;
 mod worlds;
 
+pub use dns::NameServer;
+pub use npm::{Package, chromium, repository, succeed};
 pub use process::Process;
+pub use proxy::Proxy;
+pub use socket::{Events, Heard, Socket};
 pub use sql::{execute, refused, sqlstate, value};
 pub use tenant::{Answer, PASSWORD, Tenant};
 
@@ -38,7 +46,7 @@ use tokio::sync::OnceCell;
 /// The key that the run's server and commands share.
 pub const SECRET_KEY: &str = "the-key-of-this-test-run-and-of-no-other";
 /// How long a condition may take to come true before the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The run's runtime: what the tests share must outlive each of them.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
@@ -75,6 +83,9 @@ impl World {
         settings.path = path();
         settings.may_download = true;
         settings.cache_dir = Some(std::env::temp_dir().join("bulkhead-cache/bulkhead"));
+        // Every world of the run keeps its connections until the end.
+        let parameter = ("max_connections".to_owned(), "600".to_owned());
+        settings.parameters.push(parameter);
         let postgres = Server::start(&settings)
             .await
             .expect("a PostgreSQL for the tests");
@@ -82,6 +93,9 @@ impl World {
         let config = Config {
             database_url: Some(SecretString::from(owner.to_url_lossy().to_string())),
             data_dir,
+            max_connections: connections(Config::default().max_connections),
+            // Tests make tenants both ways.
+            spares: 2,
             ..Config::default()
         };
         let world = Self::open(config, Arc::new(postgres)).await;
@@ -100,11 +114,15 @@ impl World {
             ..config
         };
         let app = App::start(config, key(), false).await.expect("the server");
-        let router = http::router(&app);
-        RUNTIME.spawn(async move { axum::serve(listener, router).await });
+        RUNTIME.spawn(http::serve(&app, listener, std::future::pending()));
         bulkhead::secret::ensure_tls();
         // A proxy of this machine is no part of the tests.
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            // The server ends idle connections later: none is used just when it does.
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build()
+            .unwrap();
         Self {
             app,
             address: address.to_string(),
@@ -154,8 +172,8 @@ impl World {
         url.to_string()
     }
 
-    /// A second server on the same database, not listening and without a worker: `connections` over all tenants, of which
-    /// the tenants have what the platform leaves (2: one each).
+    /// A second server on the same database, not listening and without a worker: `connections` over the platform and all
+    /// tenants, of which a tenant may use the half (2: one).
     pub async fn another(&self, connections: u32) -> App {
         let url = &self.database_url;
         self.another_on(url, connections).await.unwrap()
@@ -172,14 +190,44 @@ impl World {
         App::start(config, key, false).await
     }
 
-    /// A connection as the login role of the tenants' cell, bound to nobody.
-    pub async fn cell(&self) -> PgConnection {
-        let login = format!("{}_c_0", self.app.services.database.instance());
+    /// A second server that reaches the database through a proxy that can cut it.
+    pub async fn through_proxy(&self) -> (App, Proxy) {
+        let proxy = Proxy::before(self.postgres.port()).await;
+        let mut url = reqwest::Url::parse(&self.database_url).unwrap();
+        url.set_query(None);
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(proxy.port)).unwrap();
+        let app = self.another_on(url.as_str(), 4).await.unwrap();
+        (app, proxy)
+    }
+
+    /// A connection as the login role of a cell, bound to nobody.
+    pub async fn cell(&self, number: i16) -> PgConnection {
+        let instance = self.app.services.database.instance();
+        self.log_in(&format!("{instance}_c_{number}")).await
+    }
+
+    /// A connection as each cell's login role, by its name, bound to nobody.
+    pub async fn logins(&self) -> Vec<(String, PgConnection)> {
+        let names: Vec<String> = sqlx::query_scalar("SELECT login FROM bulkhead.cell ORDER BY id")
+            .fetch_all(&mut self.superuser().await)
+            .await
+            .unwrap();
+        let mut logins = Vec::new();
+        for name in names {
+            let connection = self.log_in(&name).await;
+            logins.push((name, connection));
+        }
+        logins
+    }
+
+    async fn log_in(&self, login: &str) -> PgConnection {
         let password = self.app.services.key.mac("cell login", &[login.as_bytes()]);
         PgConnectOptions::from_str(&self.database_url)
             .unwrap()
-            .username(&login)
+            .username(login)
             .password(&hex(&password))
+            .extra_float_digits(None)
             .connect()
             .await
             .unwrap()
@@ -262,6 +310,12 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Connections of a world: `BULKHEAD_TEST_CONNECTIONS` says how few will do; 1 must.
+pub fn connections(otherwise: u32) -> u32 {
+    let asked = std::env::var("BULKHEAD_TEST_CONNECTIONS").ok();
+    asked.map_or(otherwise, |number| number.parse().expect("a number"))
 }
 
 /// The key that [`SECRET_KEY`] is.

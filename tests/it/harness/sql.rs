@@ -2,6 +2,7 @@
 
 use super::Tenant;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, RuntimeErr, Statement};
+use sqlx::{AssertSqlSafe, Executor as _};
 
 /// Runs a statement; the number of rows it changed.
 pub async fn execute(tx: &impl ConnectionTrait, sql: &str) -> Result<u64, DbErr> {
@@ -33,14 +34,23 @@ pub fn sqlstate(error: &DbErr) -> String {
         .into_owned()
 }
 
-/// Runs each statement in a unit of work of its own, and asserts that PostgreSQL says `permission denied` to each.
+/// Runs each statement in a transaction of its own, bound as a unit of work is, and asserts that PostgreSQL says `permission
+/// denied` to each. Not in a unit of work: that does not even send some of them.
 pub async fn refused(tenant: &Tenant, statements: &[&str]) {
+    let mut cell = tenant.cell().await;
+    let bind = format!(
+        "BEGIN; SET LOCAL ROLE {}; SET LOCAL search_path TO {}, pg_temp; SET LOCAL bulkhead.actor = 'system:tests'",
+        tenant.row.role_name, tenant.row.schema_name
+    );
     for sql in statements {
-        let tx = tenant.write().await;
-        match execute(&tx, sql).await {
-            Ok(_) => panic!("not refused: {sql}"),
-            Err(error) => assert_eq!(sqlstate(&error), "42501", "{sql}: {error}"),
-        }
-        tx.rollback().await.unwrap();
+        let bind = sqlx::raw_sql(AssertSqlSafe(bind.clone()));
+        cell.execute(bind).await.unwrap();
+        let statement = sqlx::query(AssertSqlSafe((*sql).to_owned()));
+        let Err(error) = cell.execute(statement).await else {
+            panic!("not refused: {sql}");
+        };
+        let code = error.as_database_error().unwrap().code().unwrap();
+        assert_eq!(code, "42501", "{sql}: {error}");
+        cell.execute("ROLLBACK").await.unwrap();
     }
 }

@@ -43,16 +43,24 @@ impl Tenant {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let slug = format!("test-{}-{number}", std::process::id());
+        Self::made(world, slug).await
+    }
+
+    /// One whose slug goes on where another's ends.
+    pub async fn named_like(slug: &str, end: &str) -> Self {
+        Self::made(world().await, format!("{slug}{end}")).await
+    }
+
+    async fn made(world: &'static World, slug: String) -> Self {
         let new = NewTenant {
             slug: slug.clone(),
-            name: format!("Test {number}"),
+            name: format!("Test {slug}"),
             operator: "tests".to_owned(),
         };
         let tx = tenancy::create(&world.app.services.database, new)
             .await
             .unwrap();
         let row = Arc::clone(tx.tenant());
-        identity::seed_roles(&tx).await.unwrap();
         tx.commit().await.unwrap();
         let tenant = Self { slug, row, world };
         tenant.member(BuiltIn::Owner).await;
@@ -222,6 +230,11 @@ impl Tenant {
             .await
             .unwrap();
         connection
+    }
+
+    /// A connection as the login role of its cell, bound to nobody.
+    pub async fn cell(&self) -> PgConnection {
+        self.world.cell(self.row.cell_id).await
     }
 
     /// Runs a statement as superuser; says how many rows it touched.

@@ -1,6 +1,6 @@
 //! More worlds than the shared one: for tests whose workers or configuration must be their own.
 
-use super::{SECRET_KEY, World, bare, world};
+use super::{SECRET_KEY, World, bare, connections, world};
 use bulkhead::config::Config;
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
@@ -31,7 +31,7 @@ impl World {
         let mut config = Config {
             database_url: Some(SecretString::from(url)),
             data_dir: shared.data_dir.join(&name),
-            max_connections: CONNECTIONS,
+            max_connections: connections(CONNECTIONS),
             ..Config::default()
         };
         change(&mut config);
@@ -42,7 +42,7 @@ impl World {
     /// Another server on the same database and data directory, without a worker.
     pub async fn beside(&self, change: impl FnOnce(&mut Config)) -> &'static Self {
         let mut config = Config {
-            max_connections: CONNECTIONS,
+            max_connections: connections(CONNECTIONS),
             ..self.app.services.config.clone()
         };
         change(&mut config);
@@ -57,7 +57,12 @@ impl World {
         command
             .env("DATABASE_URL", &self.database_url)
             .env("BULKHEAD_SECRET_KEY", SECRET_KEY)
-            .env("BULKHEAD_DATA_DIR", &self.data_dir);
+            .env("BULKHEAD_DATA_DIR", &self.data_dir)
+            .env("BULKHEAD_CELLS", self.app.services.config.cells.to_string())
+            .env(
+                "BULKHEAD_MAX_CONNECTIONS",
+                connections(CONNECTIONS).to_string(),
+            );
         command
     }
 }

@@ -1,12 +1,13 @@
 //! Each door as its row says; and ids, lists and tokens of the one tenant at the other.
 
-use super::rows::{IDS, NODES};
-use super::{Side, outcome, row_of};
+use super::rows::{IDS, LISTS, NODES};
+use super::{Side, outcome};
 use crate::harness::run;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bulkhead::clock::Clock;
 use reqwest::{Method, StatusCode};
+use serde_json::Value;
 use uuid::Uuid;
 
 #[test]
@@ -108,19 +109,63 @@ fn lists_hold_their_own_and_nothing_else() {
                 assert!(text.contains(&own.names[kind]), "{kind} is not in {text}");
                 assert!(!text.contains(&other.names[kind]), "{kind} is in {text}");
             }
-            // A place in the other tenant's list is none in this one's: no row after it is told apart from none.
-            let page = |after: &str| {
-                format!(r#"{{ tenant {{ changes(after: "{after}") {{ nodes {{ id }} }} }} }}"#)
-            };
-            let cursor = |id: &Uuid| URL_SAFE_NO_PAD.encode(id);
-            let theirs = cursor(&row_of(&other.names["Change"]));
-            let absent = cursor(&Clock.new_id());
-            assert_eq!(
-                own.tenant.gql(Some(&own.owner), &page(&theirs)).await.body,
-                own.tenant.gql(Some(&own.owner), &page(&absent)).await.body,
-            );
         }
     });
+}
+
+/// A place in the other tenant's list is none in this one's: the row that it was made of is told apart from none nowhere.
+#[test]
+fn the_other_tenants_cursor_tells_no_more_than_one_of_no_row() {
+    run(async {
+        let (a, b) = Side::two().await;
+        for (own, other) in [(&a, &b), (&b, &a)] {
+            for (list, document) in LISTS {
+                let page = async |side: &Side, arguments: &str| {
+                    let document = side.fill(other, document).replace("$page", arguments);
+                    side.tenant.gql(Some(&side.owner), &document).await
+                };
+                let theirs = page(other, "first: 1").await;
+                let theirs = end_cursor(theirs.data());
+                let theirs =
+                    theirs.unwrap_or_else(|| panic!("{list} has no rows at {}", other.tenant.slug));
+                let absent = of_no_row(theirs.clone());
+                for arguments in ["first: 100, after", "last: 100, before"] {
+                    let with = |cursor: &str| format!(r#"{arguments}: "{cursor}""#);
+                    let (told, untold) = (
+                        page(own, &with(&theirs)).await,
+                        page(own, &with(&absent)).await,
+                    );
+                    assert_eq!(told.data(), untold.data(), "{list} {arguments}");
+                    let text = told.body.to_string();
+                    assert!(text.contains("nodes"), "{list} {arguments}: {text}");
+                    for kind in NODES {
+                        let name = &other.names[kind];
+                        assert!(
+                            !text.contains(name),
+                            "{kind} is in {list} {arguments}: {text}"
+                        );
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// The first `endCursor` in an answer.
+fn end_cursor(answer: &Value) -> Option<String> {
+    let fields = answer.as_object()?;
+    match fields.get("endCursor") {
+        Some(cursor) => cursor.as_str().map(str::to_owned),
+        None => fields.values().find_map(end_cursor),
+    }
+}
+
+/// The cursor of the same place but for the row's id, which no row has.
+fn of_no_row(cursor: String) -> String {
+    let mut bytes = URL_SAFE_NO_PAD.decode(cursor).unwrap();
+    let direction = bytes.iter().position(|byte| b"+-".contains(byte)).unwrap();
+    bytes[direction + 16] ^= 1;
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn a_link_is_good_for_one_host_one_object_and_as_it_was_signed() {
             (here, &get, read.replace("kid=1", "kid=2"), unsigned),
             (here, &get, format!("{read}&more=1"), "401 invalid_credentials"),
             (here, &get, at(&read), "401 invalid_credentials"),
-            (here, &put, read.clone(), "405"),
-            (here, &get, write.clone(), "405"),
+            (here, &put, read.clone(), "405 method_not_allowed"),
+            (here, &get, write.clone(), "405 method_not_allowed"),
             // Not as it was signed: refused, not repaired.
             (here, &get, read.replace("/photo/", "/ph%6fto/"), "404 not_found"),
             (here, &get, read.replace("/photo/", "/photo%2f"), "404 not_found"),

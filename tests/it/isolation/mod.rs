@@ -2,7 +2,9 @@
 //! in [`rows`] is red.
 
 mod doors;
+mod following;
 mod links;
+mod login;
 mod rows;
 
 use crate::harness::{Answer, PASSWORD, Tenant};
@@ -37,6 +39,8 @@ impl Side {
         let auth = tenant.device_auth(&client_id, &pin).await;
         let photo = tenant.photo(&owner).await;
         let pending = tenant.upload(&owner).await;
+        let access = auth.body["access_token"].as_str().unwrap().to_owned();
+        tenant.upload(&access).await;
         let ids = "{ tenant { id changes(first: 1) { nodes { id } } members(first: 1) { nodes { id roles { id } } } } }";
         let ids = tenant.gql(Some(&owner), ids).await.data()["tenant"].clone();
         let member = &ids["members"]["nodes"][0];
@@ -57,7 +61,7 @@ impl Side {
             ("Tenant", text(&ids["id"])),
         ]);
         Self {
-            device: text(&auth.body["access_token"]),
+            device: access,
             link: text(&photo["url"]),
             upload: text(&pending["upload"]["url"]),
             tenant,
@@ -89,6 +93,9 @@ impl Side {
     async fn ask(&self, other: &Self, ask: Ask, token: Option<&str>) -> Answer {
         let (method, path, body) = match ask {
             Ask::Gql(query) => return self.tenant.gql(token, &self.fill(other, query)).await,
+            Ask::Follow(query) => {
+                return following::ask(self, token, &self.fill(other, query)).await;
+            }
             Ask::Get(path) => (Method::GET, path, ""),
             Ask::Post(path, body) => (Method::POST, path, body),
             Ask::Put(path) => (Method::PUT, path, "bytes"),

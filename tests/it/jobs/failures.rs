@@ -103,7 +103,7 @@ fn neither_a_panic_nor_a_job_that_hangs_ends_the_worker() {
             ),
             (
                 How::Never,
-                "It took too long and was stopped; nothing was changed.",
+                "It took too long and was stopped. Look whether it was done before you send it again.",
                 "Timeout",
             ),
         ] {
@@ -144,7 +144,10 @@ fn a_media_waits_for_a_store_that_comes_back() {
             .await;
         let job = latest(&tenant, &owner).await;
         let failed = reaches(&tenant, &owner, job, "SCHEDULED").await;
-        assert_eq!(failed["lastError"], "Something went wrong on our side.");
+        assert_eq!(
+            failed["lastError"],
+            "The service cannot answer just now; try again shortly."
+        );
         std::fs::remove_file(&photos).unwrap();
         hurry(&tenant, job, 2).await;
         assert_eq!(tenant.processed(&owner, &media).await["state"], "READY");
@@ -161,7 +164,7 @@ fn a_media_waits_for_a_store_that_comes_back() {
             (&ended["state"], &ended["failure"]),
             (
                 &json!("FAILED"),
-                &json!("Something went wrong on our side.")
+                &json!("The service cannot answer just now; try again shortly.")
             ),
             "it does not stay PROCESSING for ever"
         );

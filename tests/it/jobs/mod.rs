@@ -2,6 +2,7 @@
 //! worlds of their own; some tests of [`workers`] kill the real one.
 
 mod failures;
+mod limits;
 mod running;
 mod workers;
 

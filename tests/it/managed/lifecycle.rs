@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant};
 
 use bulkhead::database::managed::{Error, Server, Settings};
 use nix::sys::signal::{Signal, kill};
@@ -21,9 +20,7 @@ async fn the_second_start_finds_the_data_of_the_first() {
         ..settings(dir.path().join("data"))
     };
 
-    let begin = Instant::now();
     let server = Server::start(&settings).await.unwrap();
-    let first = begin.elapsed();
     let mut connection = PgConnection::connect(&server.url("postgres"))
         .await
         .unwrap();
@@ -35,16 +32,12 @@ async fn the_second_start_finds_the_data_of_the_first() {
     server.stop().await.unwrap();
     assert!(connection.ping().await.is_err(), "its sessions end with it");
 
-    let begin = Instant::now();
     let server = Server::start(&settings).await.unwrap();
-    let second = begin.elapsed();
-    println!("first start {first:?}, second {second:?}");
     assert_eq!(query(&server, "SELECT body FROM note").await, "kept");
     assert_eq!(
         (server.port(), server.password()),
         (port, password.as_str())
     );
-    assert!(first < Duration::from_secs(10) && second < Duration::from_secs(5));
     server.stop().await.unwrap();
 }
 

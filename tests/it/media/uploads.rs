@@ -221,3 +221,28 @@ fn input_is_checked() {
         assert_eq!(media.data()["tenant"]["media"]["totalCount"], 0);
     });
 }
+
+#[test]
+fn a_store_that_fails_can_be_asked_again() {
+    run(async {
+        let (tenant, owner) = tenant().await;
+        let made = tenant.create_upload(&owner, input(json!({}))).await;
+        fs::create_dir_all(prefix(&tenant)).unwrap();
+        let staging = prefix(&tenant).join("upload");
+        fs::write(&staging, "in the way").unwrap();
+        let refused = put(&tenant, &made, CSV).await;
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.body["code"], "unavailable");
+        assert_eq!(refused.header("Retry-After"), "1");
+        let complete =
+            "mutation($id: ID!) { mediaCompleteUpload(input: { mediaId: $id }) { job { id } } }";
+        let id = json!({ "id": id_of(&made) });
+        let refused = tenant.gql_with(Some(&owner), complete, id).await;
+        assert_eq!(refused.code(), "UNAVAILABLE", "{:#}", refused.body);
+
+        fs::remove_file(&staging).unwrap();
+        assert_eq!(put(&tenant, &made, CSV).await.status, StatusCode::CREATED);
+        let media = self::complete(&tenant, &owner, &made).await;
+        assert_eq!(media["state"], "READY", "{media:#}");
+    });
+}

@@ -1,9 +1,8 @@
 //! Creation: whole or not at all, by many at once, each tenant like the template.
 
-use super::{count, orphans};
+use super::{count, orphans, without_step};
 use crate::harness::{Tenant, World, cut_short, run, value, world};
 use bulkhead::error::{Error, Result};
-use bulkhead::identity;
 use bulkhead::tenancy::{self, NewTenant};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use std::time::Duration;
@@ -16,11 +15,10 @@ fn new(slug: &str) -> NewTenant {
     }
 }
 
-/// Makes a tenant with the built-in roles.
+/// Makes a tenant.
 async fn make(world: &World, slug: &str) -> Result<()> {
     let tx = tenancy::create(&world.app.services.database, new(slug)).await?;
-    let seeded = identity::seed_roles(&tx).await;
-    tx.settle(seeded).await
+    tx.commit().await
 }
 
 /// Everything there is in a schema and who may do what with it, names of schema and role taken out. Without `role`, not who
@@ -87,7 +85,6 @@ fn a_creation_that_is_cut_short_leaves_nothing() {
         let mut superuser = world.superuser().await;
         let database = &world.app.services.database;
         let tx = tenancy::create(database, new("dropped")).await.unwrap();
-        identity::seed_roles(&tx).await.unwrap();
         drop(tx);
         for n in 0..20 {
             let work = make(world, "dropped");
@@ -170,14 +167,14 @@ fn a_new_tenant_is_like_the_template() {
             on("on table history {bulkhead=arwdDxt/bulkhead,{role}=r/bulkhead}"),
             1
         );
-        assert_eq!(on("{role}=arwd/bulkhead"), 7, "{granted:#?}");
+        assert_eq!(on("{role}=arwd/bulkhead"), 8, "{granted:#?}");
         assert_eq!(on("on schema {bulkhead=UC/bulkhead,{role}=U/bulkhead}"), 1);
         assert_eq!(
             on("{bulkhead=X/bulkhead,{role}=X/bulkhead}"),
-            2,
+            3,
             "{granted:#?}"
         );
-        assert_eq!(granted.len(), 11, "{granted:#?}");
+        assert_eq!(granted.len(), 13, "{granted:#?}");
     });
 }
 
@@ -188,10 +185,7 @@ fn a_tenant_that_lacks_a_step_gets_it_at_the_next_start() {
         let mut superuser = behind.world.superuser().await;
         let (schema, role) = (&behind.row.schema_name, &behind.row.role_name);
         // As an older binary has left it.
-        let sql = format!(
-            "BEGIN; DROP FUNCTION {schema}.enqueue, {schema}.jobs;
-             DELETE FROM bulkhead.migration WHERE schema_name = '{schema}' AND name = 'm0005_job'; COMMIT"
-        );
+        let sql = format!("BEGIN; {}; COMMIT", without_step(schema));
         superuser
             .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
             .await
@@ -220,13 +214,20 @@ fn a_step_without_its_grants_is_not_applied() {
         let before = structure(&mut superuser, schema, Some(role)).await;
         // The step can be applied, and what is granted with it cannot.
         let sql = format!(
-            "BEGIN; DROP FUNCTION {schema}.enqueue, {schema}.jobs; ALTER TABLE {schema}.history OWNER TO CURRENT_USER;
-             DELETE FROM bulkhead.migration WHERE schema_name = '{schema}' AND name = 'm0005_job'; COMMIT"
+            "BEGIN; {}; ALTER TABLE {schema}.session OWNER TO CURRENT_USER; COMMIT",
+            without_step(schema)
         );
         let sql = sqlx::raw_sql(AssertSqlSafe(sql));
         superuser.execute(sql).await.unwrap();
-        assert!(world.another_on(&url, 4).await.is_err());
-        let sql = format!("ALTER TABLE {schema}.history OWNER TO bulkhead");
+        // It stops nobody.
+        let app = world.another_on(&url, 4).await.unwrap();
+        app.stop().await.unwrap();
+        let half = structure(&mut superuser, schema, Some(role)).await;
+        assert!(
+            !half.iter().any(|line| line.contains("changed_jobs")),
+            "{half:#?}"
+        );
+        let sql = format!("ALTER TABLE {schema}.session OWNER TO bulkhead");
         let sql = sqlx::query(AssertSqlSafe(sql));
         superuser.execute(sql).await.unwrap();
         let app = world.another_on(&url, 4).await.unwrap();

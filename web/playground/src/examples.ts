@@ -1,21 +1,5 @@
 // The tabs a first visit opens with; afterwards GraphiQL restores the visitor's own.
 export const examples = [
-  `# Shows the payload; the bar above signs you in.
-mutation SignIn {
-  sessionCreate(
-    input: {
-      email: "owner@acme.test"
-      password: "bulkhead-demo"
-    }
-  ) {
-    token
-    expiresAt
-    errors {
-      message
-    }
-  }
-}
-`,
   `# Who am I, and what is here?
 query Overview {
   viewer {
@@ -48,6 +32,33 @@ query Overview {
         url
       }
     }
+  }
+}
+`,
+  `# A new device. Its PIN is shown this once.
+mutation AddDevice {
+  deviceCreate(input: { name: "Gate" }) {
+    device {
+      id
+      name
+      clientId
+    }
+    pin
+    errors {
+      code
+      message
+    }
+  }
+}
+`,
+  `# Every change of a device, as it happens: leave this running
+# and add a device in another window.
+subscription WatchDevices {
+  deviceUpdated {
+    id
+    name
+    state
+    version
   }
 }
 `,

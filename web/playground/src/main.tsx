@@ -9,10 +9,11 @@ import './style.css';
 
 import { explorerPlugin } from '@graphiql/plugin-explorer';
 import { GraphiQL, HISTORY_PLUGIN } from 'graphiql';
-import { useMemo, useState } from 'react';
+import { useState } from 'react';
 import { createRoot } from 'react-dom/client';
 import { examples } from './examples';
-import { type Params, post } from './graphql';
+import { fetcher } from './graphql';
+import { FillAuthorization, storage } from './headers';
 import { load, revoke, save, type Session } from './session';
 import { SignInBar } from './SignInBar';
 
@@ -20,13 +21,6 @@ const plugins = [HISTORY_PLUGIN, explorerPlugin()];
 
 function App() {
   const [session, setSession] = useState(load);
-  const token = session?.token;
-  // A new fetcher makes GraphiQL read the schema again, as the new viewer.
-  const fetcher = useMemo(
-    () => (params: Params, options?: { headers?: Record<string, string> }) =>
-      post(params, token, options?.headers),
-    [token],
-  );
 
   function change(next: Session | null) {
     if (session && !next) void revoke(session);
@@ -38,8 +32,15 @@ function App() {
     <>
       <SignInBar session={session} onChange={change} />
       <main>
-        {/* Headers may hold tokens, so they are never written to localStorage. */}
-        <GraphiQL fetcher={fetcher} plugins={plugins} defaultTabs={examples} shouldPersistHeaders={false} />
+        <GraphiQL
+          fetcher={fetcher}
+          plugins={plugins}
+          defaultTabs={examples}
+          storage={storage}
+          shouldPersistHeaders={false}
+        >
+          <FillAuthorization token={session?.token} />
+        </GraphiQL>
       </main>
     </>
   );

@@ -41,5 +41,5 @@ export async function create(email: string, password: string): Promise<Session> 
 /** End the session on the server too. It is forgotten here whatever the answer is. */
 export async function revoke(session: Session) {
   const query = 'mutation SessionRevoke { sessionRevoke(input: {}) { revokedCount } }';
-  await post({ query }, session.token).catch(() => {});
+  await post({ query }, { Authorization: `Bearer ${session.token}` }).catch(() => {});
 }

@@ -1,0 +1,166 @@
+//! The budget: one over the platform and all cells, shared out among tenants, and connections that are retired.
+
+use super::{add, backend};
+use crate::harness::{Tenant, World, run, until, world};
+use bulkhead::actor::Actor;
+use bulkhead::error::Error;
+use entity::tenant::device;
+use futures::future::join_all;
+use sea_orm::{EntityTrait as _, PaginatorTrait as _};
+use sqlx::{AssertSqlSafe, Executor as _};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use uuid::Uuid;
+
+#[test]
+fn one_connection_is_enough_for_the_platform_and_every_cell() {
+    run(async {
+        let world = World::private(|config| config.max_connections = 1).await;
+        let mut tenants = Vec::new();
+        for _ in 0..5 {
+            tenants.push(Tenant::of(world).await);
+        }
+        let cells: BTreeSet<_> = tenants.iter().map(|tenant| tenant.row.cell_id).collect();
+        assert_eq!(cells.len(), 4, "new tenants are dealt to all cells");
+        for round in 0..3 {
+            let work = tenants.iter().map(async |tenant| {
+                let tx = tenant.write().await;
+                add(&tx, "A device").await.unwrap();
+                tx.commit().await.unwrap();
+                let read = world.app.services.database.read(&tenant.row).await.unwrap();
+                let there = device::Entity::find().count(&read).await.unwrap();
+                assert_eq!(there, round + 1);
+                read.commit().await.unwrap();
+                let platform = world.app.services.database.platform().await.unwrap();
+                platform.commit().await.unwrap();
+            });
+            join_all(work).await;
+        }
+        assert_open(world, 1).await;
+    });
+}
+
+#[test]
+fn the_cold_make_room_for_others() {
+    run(async {
+        let world = World::private(|config| config.max_connections = 3).await;
+        let mut tenants = Vec::new();
+        for _ in 0..4 {
+            tenants.push(Tenant::of(world).await);
+        }
+        join_all((0..12).map(async |n| {
+            let tx = tenants[n % 4].write().await;
+            add(&tx, "A device").await.unwrap();
+            tx.commit().await.unwrap();
+        }))
+        .await;
+        assert_open(world, 3).await;
+        // A tenant that comes back finds the connection that it had.
+        let tx = tenants[0].write().await;
+        let process = backend(&tx).await;
+        tx.commit().await.unwrap();
+        for other in &tenants[1..3] {
+            other.write().await.commit().await.unwrap();
+            let tx = tenants[0].write().await;
+            assert_eq!(backend(&tx).await, process);
+            tx.commit().await.unwrap();
+        }
+    });
+}
+
+/// Waits until the world has no more connections than this; PostgreSQL takes a moment to notice a goodbye.
+async fn assert_open(world: &World, most: i64) {
+    let mut superuser = world.superuser().await;
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bulkhead'";
+    until("there are no more than the budget", async || {
+        let open: i64 = sqlx::query_scalar(open)
+            .fetch_one(&mut superuser)
+            .await
+            .unwrap();
+        (open <= most).then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn a_tenant_that_floods_leaves_room_for_others() {
+    run(async {
+        let (flood, other) = (Tenant::new().await, Tenant::new().await);
+        let app = world().await.another(4).await;
+        let database = &app.services.database;
+        // Its statements hang on a lock that others hold.
+        let mut superuser = flood.superuser().await;
+        let lock = "BEGIN; LOCK TABLE device IN ACCESS EXCLUSIVE MODE";
+        superuser.execute(sqlx::raw_sql(lock)).await.unwrap();
+        let flooding = join_all((0..300).map(async |_| {
+            let by = Actor::System("tests".to_owned()).into();
+            let tx = database.write(&flood.row, &by).await?;
+            let there = device::Entity::find().count(&tx).await;
+            tx.settle(there.map_err(Error::from)).await
+        }));
+        let served = async {
+            for _ in 0..20 {
+                join_all((0..4).map(async |_| {
+                    let tx = other.write_on(&app).await;
+                    add(&tx, "A device").await.unwrap();
+                    tx.commit().await.unwrap();
+                }))
+                .await;
+                let platform = database.platform().await.unwrap();
+                platform.commit().await.unwrap();
+            }
+            superuser.execute("ROLLBACK").await.unwrap();
+        };
+        let (flooded, ()) = tokio::join!(flooding, served);
+        let refused = flooded
+            .iter()
+            .filter(|end| matches!(end, Err(Error::Unavailable)))
+            .count();
+        // Two use what a tenant may use and 200 wait; the others are refused at once.
+        assert!(refused >= 98, "{refused}");
+        for _ in 0..3 {
+            let tx = flood.write_on(&app).await;
+            assert_eq!(device::Entity::find().count(&tx).await.unwrap(), 0);
+            tx.commit().await.unwrap();
+        }
+        app.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_connection_that_served_many_tenants_is_retired() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let app = tenant.world.another(2).await;
+        let mut processes = Vec::new();
+        for number in 0..301_u128 {
+            // As far as the pool is concerned, another tenant.
+            let mut row = (*tenant.row).clone();
+            row.id = Uuid::from_u128(number);
+            let row = Arc::new(row);
+            for _ in 0..2 {
+                let tx = app.services.database.read(&row).await.unwrap();
+                let process = backend(&tx).await;
+                tx.commit().await.unwrap();
+                if processes.last() != Some(&process) {
+                    processes.push(process);
+                }
+            }
+        }
+        assert_eq!(processes.len(), 2, "one for 300, and the next");
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = {}",
+            processes[0]
+        );
+        let mut superuser = tenant.world.superuser().await;
+        until("the first is gone", async || {
+            let there: i64 = sqlx::query_scalar(AssertSqlSafe(sql.clone()))
+                .fetch_one(&mut superuser)
+                .await
+                .unwrap();
+            (there == 0).then_some(())
+        })
+        .await;
+        app.stop().await.unwrap();
+    });
+}

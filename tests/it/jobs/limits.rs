@@ -1,0 +1,87 @@
+//! A tenant's limit on its running jobs.
+
+use super::{Wait, count, enqueue, execute, gate, new_id, node, open, private, reaches, worker};
+use crate::harness::{Tenant, finish, run, until};
+use bulkhead::identity::BuiltIn;
+use sqlx::{AssertSqlSafe, Executor as _};
+
+#[test]
+fn a_tenant_runs_as_many_jobs_as_it_may_and_others_run_on() {
+    run(async {
+        let (tenant, owner) = private(3).await;
+        let other = Tenant::of(tenant.world).await;
+        let theirs = other.token(BuiltIn::Owner).await;
+        let set = |limit: &str| {
+            let mut command = tenant.world.command();
+            let args = ["tenant", "set", &tenant.slug, "--limit", limit];
+            let (code, _, err) = finish(command.args(args), "");
+            assert_eq!(code, Some(0), "{err}");
+        };
+        set("concurrent_jobs=1");
+        let gates = [new_id(), open()];
+        let first = enqueue(&tenant, &Wait { gate: gates[0] }).await;
+        let second = enqueue(&tenant, &Wait { gate: gates[1] }).await;
+        let third = enqueue(&other, &Wait { gate: open() }).await;
+        let worker = worker(tenant.world).await;
+        reaches(&tenant, &owner, first, "RUNNING").await;
+        // It came after the second, and ran: a place was free.
+        reaches(&other, &theirs, third, "SUCCEEDED").await;
+        assert_eq!(node(&tenant, &owner, second).await["state"], "QUEUED");
+        let limits = ["tenant", "limits", &tenant.slug];
+        let (_, out, err) = finish(tenant.world.command().args(limits), "");
+        let line = out.lines().find(|line| line.starts_with("concurrent_jobs"));
+        let words: Vec<_> = line.expect(&err).split_whitespace().collect();
+        assert_eq!(words, ["concurrent_jobs", "1", "own", "1"]);
+        set("concurrent_jobs=2");
+        reaches(&tenant, &owner, second, "SUCCEEDED").await;
+        assert_eq!(node(&tenant, &owner, first).await["state"], "RUNNING");
+        gate(gates[0]).doors[0].add_permits(1);
+        reaches(&tenant, &owner, first, "SUCCEEDED").await;
+        worker.stop().await;
+    });
+}
+
+/// Another worker's claim that is not committed yet counts all the same.
+#[test]
+fn two_claims_at_once_do_not_go_over_the_limit() {
+    run(async {
+        let (tenant, owner) = private(3).await;
+        let other = Tenant::of(tenant.world).await;
+        let theirs = other.token(BuiltIn::Owner).await;
+        let set = [
+            "tenant",
+            "set",
+            &tenant.slug,
+            "--limit",
+            "concurrent_jobs=1",
+        ];
+        assert_eq!(finish(tenant.world.command().args(set), "").0, Some(0));
+        let first = enqueue(&tenant, &Wait { gate: open() }).await;
+        let second = enqueue(&tenant, &Wait { gate: open() }).await;
+        let mut elsewhere = tenant.world.superuser().await;
+        let claim = format!(
+            "BEGIN; UPDATE bulkhead.job SET state = 2, worker = 'elsewhere', lease_until = now() + interval '1 hour',
+                 claim = nextval('bulkhead.job_claim'), attempt = 1, started_at = now() WHERE id = '{first}';
+             SELECT FROM bulkhead.tenant WHERE id = '{}' FOR NO KEY UPDATE",
+            tenant.row.id
+        );
+        let claim = sqlx::raw_sql(AssertSqlSafe(claim));
+        elsewhere.execute(claim).await.unwrap();
+        let worker = worker(tenant.world).await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        until("the worker waits for the other claim", async || {
+            (count(tenant.world, waiting).await == 1).then_some(())
+        })
+        .await;
+        elsewhere.execute("COMMIT").await.unwrap();
+        let third = enqueue(&other, &Wait { gate: open() }).await;
+        reaches(&other, &theirs, third, "SUCCEEDED").await;
+        assert_eq!(node(&tenant, &owner, second).await["state"], "QUEUED");
+        let ended =
+            format!("UPDATE bulkhead.job SET state = 3, finished_at = now() WHERE id = '{first}'");
+        execute(tenant.world, &ended).await;
+        reaches(&tenant, &owner, second, "SUCCEEDED").await;
+        worker.stop().await;
+    });
+}

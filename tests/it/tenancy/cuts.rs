@@ -1,0 +1,200 @@
+//! Each long step of a tenant's life, cut at every message to PostgreSQL and begun again: it ends absent or complete.
+
+use super::{count, orphans};
+use crate::harness::{Proxy, Tenant, World, run, world};
+use bulkhead::app::{App, clone_tenant};
+use bulkhead::database::Database;
+use bulkhead::error::{Error, Result};
+use bulkhead::tenancy::{self, Act, NewTenant, erase, lifecycle};
+use entity::platform::erasure;
+use std::time::Duration;
+
+const WITHIN: Duration = Duration::from_hours(1);
+
+fn act() -> Act {
+    Act {
+        operator: "tests".to_owned(),
+        reason: None,
+    }
+}
+
+fn new(slug: &str) -> NewTenant {
+    NewTenant {
+        slug: slug.to_owned(),
+        name: slug.to_owned(),
+        operator: "tests".to_owned(),
+    }
+}
+
+/// Cuts the work at each of its messages, for a slug of its own that `before` makes ready, and hands over to `then` after
+/// each; until the work comes through. Says how many messages it has.
+async fn at_every_message<T>(
+    proxy: &Proxy,
+    before: impl AsyncFn(&str),
+    work: impl AsyncFn(&str) -> Result<T>,
+    then: impl AsyncFn(&str),
+) -> i64 {
+    for number in 0..400 {
+        let slug = format!("cut-{}-{number}", rand::random::<u32>());
+        before(&slug).await;
+        let done = proxy.run(number, work(&slug)).await;
+        then(&slug).await;
+        if matches!(done, Some(Ok(_))) {
+            return number;
+        }
+    }
+    panic!("it never came through");
+}
+
+async fn make(database: &Database, slug: &str) -> Result<()> {
+    let tx = tenancy::create(database, new(slug)).await?;
+    tx.commit().await
+}
+
+/// Erases what is there, whatever its state, by a server that nothing cuts; the certificate.
+async fn gone(world: &World, slug: &str) -> erasure::Model {
+    let services = &world.app.services;
+    let database = &services.database;
+    lifecycle::archive(database, slug, &act()).await.ok();
+    let doomed = erase::begin(database, slug, &act()).await.unwrap();
+    erase::go_on(database, &services.store, doomed.id, |_| {})
+        .await
+        .unwrap()
+}
+
+async fn with_proxy(test: impl AsyncFn(&World, &App, &Proxy)) {
+    let world = world().await;
+    let (app, proxy) = world.through_proxy().await;
+    test(world, &app, &proxy).await;
+    app.stop().await.unwrap();
+    let left = orphans(&mut world.superuser().await).await;
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_creation() {
+    run(with_proxy(async |world, app, proxy| {
+        let messages = at_every_message(
+            proxy,
+            async |_| {},
+            async |slug| make(&app.services.database, slug).await,
+            async |slug| {
+                let there = count(&mut world.superuser().await, slug).await;
+                match make(&world.app.services.database, slug).await {
+                    Ok(()) => assert_eq!(there, 0, "{slug}"),
+                    Err(Error::AlreadyExists(_)) => {}
+                    Err(error) => panic!("{slug}: {error:?}"),
+                }
+                let tx = Tenant::named(slug).await.write().await;
+                let roles = crate::harness::value(&tx, "SELECT count(*)::text FROM role").await;
+                assert_eq!(roles.unwrap(), "4", "{slug} is whole");
+                tx.commit().await.unwrap();
+            },
+        )
+        .await;
+        assert!(messages > 3, "{messages}");
+    }));
+}
+
+#[test]
+fn an_archive_and_a_restore() {
+    run(with_proxy(async |world, app, proxy| {
+        let (cut, sure) = (&app.services.database, &world.app.services.database);
+        let messages = at_every_message(
+            proxy,
+            async |slug| make(sure, slug).await.unwrap(),
+            async |slug| {
+                lifecycle::archive(cut, slug, &act()).await?;
+                lifecycle::restore(cut, slug, WITHIN, &act()).await
+            },
+            async |slug| {
+                lifecycle::archive(sure, slug, &act()).await.unwrap();
+                lifecycle::restore(sure, slug, WITHIN, &act()).await.unwrap();
+                let tx = Tenant::named(slug).await.write().await;
+                tx.commit().await.unwrap();
+                let mut superuser = world.superuser().await;
+                let acts: Vec<String> = sqlx::query_scalar(
+                    "SELECT l.action FROM bulkhead.operator_log l JOIN bulkhead.tenant t ON t.id = l.tenant_id
+                     WHERE t.slug = $1 ORDER BY l.id",
+                )
+                .bind(slug)
+                .fetch_all(&mut superuser)
+                .await
+                .unwrap();
+                let each = |act: &str| acts.iter().filter(|a| *a == act).count();
+                assert_eq!(each("tenant.archive"), each("tenant.restore"), "{acts:?}");
+            },
+        )
+        .await;
+        assert!(messages > 8, "{messages}");
+    }));
+}
+
+#[test]
+fn a_deletion() {
+    run(with_proxy(async |world, app, proxy| {
+        let (cut, sure) = (&app.services, &world.app.services);
+        let messages = at_every_message(
+            proxy,
+            async |slug| {
+                make(&sure.database, slug).await.unwrap();
+                let archived = lifecycle::archive(&sure.database, slug, &act()).await;
+                archived.unwrap();
+            },
+            async |slug| {
+                let doomed = erase::begin(&cut.database, slug, &act()).await?;
+                erase::go_on(&cut.database, &cut.store, doomed.id, |_| {}).await
+            },
+            async |slug| {
+                let mut superuser = world.superuser().await;
+                if count(&mut superuser, slug).await == 1 {
+                    gone(world, slug).await;
+                }
+                assert_eq!(count(&mut superuser, slug).await, 0);
+                let (tables, rows): (i32, i64) = sqlx::query_as(
+                    "SELECT tables, rows FROM bulkhead.erasure WHERE slug = $1 AND finished_at IS NOT NULL",
+                )
+                .bind(slug)
+                .fetch_one(&mut superuser)
+                .await
+                .unwrap();
+                assert_eq!((tables, rows), (9, 8), "{slug}: each table and row once: four roles and their history");
+            },
+        )
+        .await;
+        assert!(messages > 30, "{messages}");
+    }));
+}
+
+#[test]
+fn a_clone() {
+    run(with_proxy(async |world, app, proxy| {
+        let source = Tenant::new().await;
+        let (cut, sure) = (&app.services, &world.app.services);
+        let messages = at_every_message(
+            proxy,
+            async |_| {},
+            async |slug| clone_tenant(cut, &source.slug, new(slug), &act(), || {}).await,
+            async |slug| {
+                let mut superuser = world.superuser().await;
+                let whole: Option<String> =
+                    sqlx::query_scalar("SELECT state FROM bulkhead.tenant WHERE slug = $1")
+                        .bind(slug)
+                        .fetch_optional(&mut superuser)
+                        .await
+                        .unwrap();
+                if whole.as_deref() != Some("active") {
+                    let made = clone_tenant(sure, &source.slug, new(slug), &act(), || {}).await;
+                    made.unwrap_or_else(|error| panic!("{slug}: {error:?}"));
+                }
+                let copy = Tenant::named(slug).await;
+                for table in ["SELECT count(*) FROM member", "SELECT count(*) FROM role"] {
+                    assert_eq!(copy.count(table).await, source.count(table).await, "{slug}");
+                }
+                gone(world, slug).await;
+            },
+        )
+        .await;
+        assert!(messages > 10, "{messages}");
+    }));
+}

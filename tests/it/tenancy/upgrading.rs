@@ -1,0 +1,91 @@
+//! A tenant that lacks a step and cannot be migrated: it stops nobody, and is not served by halves.
+
+use super::{STEP, without_step};
+use crate::harness::{Tenant, World, finish, run, until};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Executor as _};
+
+/// A newer binary migrates the template, then all tenants, and renders it after that.
+#[test]
+fn tenants_are_made_while_a_newer_binary_migrates() {
+    run(async {
+        let world = World::private(|_| {}).await;
+        let sql = "ALTER TABLE t_template.device ADD note text;
+            INSERT INTO bulkhead.migration (schema_name, name) VALUES ('t_template', 'm9999_note')";
+        let mut superuser = world.superuser().await;
+        superuser.execute(sqlx::raw_sql(sql)).await.unwrap();
+        let tenant = Tenant::of(world).await;
+        tenant.sign_in(&format!("owner@{}.test", tenant.slug)).await;
+        let (code, out, _) = finish(world.command().args(["tenant", "check"]), "");
+        assert_eq!(code, Some(2), "{out}");
+        let line = format!("{}: step m9999_note is missing", tenant.slug);
+        assert!(out.contains(&line), "{out}");
+    });
+}
+
+#[test]
+fn a_tenant_that_cannot_be_migrated_is_refused_until_it_can() {
+    run(async {
+        let world = World::private(|_| {}).await;
+        let (behind, whole) = (Tenant::of(world).await, Tenant::of(world).await);
+        let schema = &behind.row.schema_name;
+        let mut superuser = world.superuser().await;
+        // As an older binary has left it, and the step fails.
+        let sql = format!(
+            "BEGIN; {}; ALTER TABLE {schema}.history OWNER TO CURRENT_USER; COMMIT",
+            without_step(schema)
+        );
+        superuser
+            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+            .await
+            .unwrap();
+        let server = world.beside(|_| {}).await;
+        let graphql = async |tenant: &Tenant| {
+            let host = format!("{}.localhost", tenant.slug);
+            let request = server.request(Method::POST, &host, "/graphql");
+            let request = request.json(&json!({ "query": "{ __typename }" }));
+            request.send().await.unwrap()
+        };
+        assert_eq!(graphql(&whole).await.status(), StatusCode::OK);
+        let refused = graphql(&behind).await;
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.headers().contains_key("retry-after"));
+        let refused: serde_json::Value = refused.json().await.unwrap();
+        assert_eq!(
+            refused["errors"][0]["extensions"]["code"],
+            "TENANT_UPGRADING"
+        );
+        let host = format!("{}.localhost", behind.slug);
+        let refused = server.request(Method::GET, &host, "/device/me");
+        let refused = refused.send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.headers().contains_key("retry-after"));
+        let refused: serde_json::Value = refused.json().await.unwrap();
+        assert_eq!(refused["code"], "tenant_upgrading");
+
+        let (code, out, err) = finish(world.command().args(["tenant", "check"]), "");
+        assert_eq!(code, Some(2), "{err}");
+        let line = format!("{}: step {STEP} is missing", behind.slug);
+        assert!(out.contains(&line) && !out.contains(&whole.slug), "{out}");
+        assert!(
+            err.contains("cannot be migrated") && err.contains(&behind.slug),
+            "{err}"
+        );
+
+        // Once it can be, whoever migrates it tells every server.
+        let sql = format!("ALTER TABLE {schema}.history OWNER TO bulkhead");
+        superuser.execute(AssertSqlSafe(sql)).await.unwrap();
+        server
+            .app
+            .services
+            .database
+            .migrate_tenants()
+            .await
+            .unwrap();
+        until("it is served again", async || {
+            (graphql(&behind).await.status() == StatusCode::OK).then_some(())
+        })
+        .await;
+    });
+}

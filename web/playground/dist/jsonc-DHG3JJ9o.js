@@ -1,1 +1,0 @@
-import{a as e,i as t}from"./index-BRsH3ivG.js";var n={jsonc:{astFormat:`jsonc-text`,parse:e=>({text:e}),locStart:()=>0,locEnd:e=>e.text.length}},r={"jsonc-text":{print:({node:{text:n}})=>t(n,e(n,void 0,{insertSpaces:!0,tabSize:2}))}};export{n as parsers,r as printers};
