@@ -6,6 +6,7 @@ use crate::config::{Config, Env};
 use crate::database::{self, Database, Listener, Tenant, TenantTx, managed::Server};
 use crate::error::{Error, Result};
 use crate::feed::Feeds;
+use crate::history::seal::{Keys, Sealer};
 use crate::identity::{self, BuiltIn, NewMember};
 use crate::jobs::Worker;
 use crate::media::{self, store::Store};
@@ -27,6 +28,8 @@ pub struct App {
     server: Option<Server>,
     listener: Listener,
     keeper: OnceLock<Keeper>,
+    keys: Keys,
+    sealer: OnceLock<Sealer>,
 }
 
 impl std::fmt::Debug for App {
@@ -43,6 +46,7 @@ impl App {
     /// `may_download`: PostgreSQL may be fetched if it is not installed.
     pub async fn start(config: Config, key: SecretKey, may_download: bool) -> Result<Self> {
         crate::secret::ensure_tls();
+        let keys = Keys::of(&config, &key)?;
         let (database, server) = database::connect(&config, &key, may_download).await?;
         let tx = database.platform().await?;
         let rendered = render_template(&tx).await;
@@ -77,10 +81,12 @@ impl App {
             server,
             listener,
             keeper: OnceLock::new(),
+            keys,
+            sealer: OnceLock::new(),
         })
     }
 
-    /// Starts running jobs in this process, and keeping the tenancy in order until the app stops.
+    /// Starts running jobs in this process, and keeping the tenancy in order and the histories sealed until the app stops.
     pub async fn worker(&self) -> Worker {
         let Services {
             database,
@@ -90,6 +96,10 @@ impl App {
         } = &*self.services;
         self.keeper
             .get_or_init(|| Keeper::start(database.clone(), store.clone(), config.spares));
+        self.sealer.get_or_init(|| {
+            let anchors = (store.clone(), config.audit_anchor_minutes);
+            Sealer::start(database.clone(), self.keys.clone(), anchors)
+        });
         Worker::start(Arc::clone(&self.services), resources::jobs()).await
     }
 
@@ -103,7 +113,7 @@ impl App {
 
     /// Closes the connections, and stops the PostgreSQL that is ours.
     pub async fn stop(self) -> Result<()> {
-        drop((self.listener, self.keeper));
+        drop((self.listener, self.keeper, self.sealer));
         self.services.database.close().await;
         match self.server {
             Some(server) => server.stop().await.map_err(Error::internal),

@@ -45,7 +45,8 @@ kinds! {
     ALREADY_EXISTS = ("ALREADY_EXISTS", Some("conflict"), 409,
         "Something of this name is there already.", "Choose another name.");
     VERSION_CONFLICT = ("VERSION_CONFLICT", Some("conflict"), 409,
-        "It was changed since the version that `ifVersion` names; `currentVersion` is there now.",
+        "It was changed since the version that `ifVersion` names, or since the change that is to be taken back; \
+         `currentVersion` is there now.",
         "Read it again and repeat the change.");
     EXPIRED = ("EXPIRED", Some("expired"), 410,
         "The link, upload or token had its time.", "Ask for a new one.");

@@ -22,6 +22,8 @@ pub enum Error {
     AlreadyExists(Invalid),
     /// `ifVersion` did not match: says the version now in the database.
     VersionConflict(i32),
+    /// A newer change is in the way of taking one back: says which, and the object's version now, if it has one.
+    InTheWay(String, Option<i32>),
     /// The link, upload or token had its time.
     Expired(&'static str),
     /// Larger than the limit in bytes.
@@ -183,7 +185,7 @@ impl Error {
             Self::Invalid(_) => &code::INVALID,
             Self::NotFound(_) => &code::NOT_FOUND,
             Self::AlreadyExists(_) => &code::ALREADY_EXISTS,
-            Self::VersionConflict(_) => &code::VERSION_CONFLICT,
+            Self::VersionConflict(_) | Self::InTheWay(..) => &code::VERSION_CONFLICT,
             Self::Expired(_) => &code::EXPIRED,
             Self::TooLarge(_) => &code::TOO_LARGE,
             Self::UnsupportedMediaType(_) | Self::ContentEncoding => &code::UNSUPPORTED_MEDIA_TYPE,
@@ -304,7 +306,7 @@ impl fmt::Display for Error {
             }
             Self::Forbidden(permission) => write!(f, "This needs the permission {permission}."),
             Self::Unauthenticated(denial) => denial.fmt(f),
-            Self::BadRequest(text) => f.write_str(text),
+            Self::BadRequest(text) | Self::InTheWay(text, _) => f.write_str(text),
             Self::NotAcceptable(types) => {
                 write!(f, "The answer can be {types}; accept one of them.")
             }
@@ -460,6 +462,14 @@ impl<T> OnConstraint<T> for std::result::Result<T, DbErr> {
             }
         })
     }
+}
+
+/// Whether the error is the violation of any constraint (PostgreSQL, appendix A, class 23).
+pub fn is_violation(error: &DbErr) -> bool {
+    let code = sqlx_error(error)
+        .and_then(sqlx::Error::as_database_error)
+        .and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code.starts_with("23"))
 }
 
 /// The error for whoever runs the process: whole, with what caused it.

@@ -46,12 +46,18 @@ pub type Door = crate::graphql::door::Door<Query, Mutation, Subscription>;
 
 /// Everything that can be read.
 #[derive(Debug, Default, MergedObject)]
-pub struct Query(Nodes, identity::graphql::Query, tenancy::graphql::Query);
+pub struct Query(
+    Nodes,
+    history::graphql::Query,
+    identity::graphql::Query,
+    tenancy::graphql::Query,
+);
 
 /// Everything that can be done. Each field is one unit of work: all of it happens, or nothing.
 #[derive(Debug, Default, MergedObject)]
 pub struct Mutation(
     devices::graphql::Mutation,
+    history::graphql::Mutation,
     identity::graphql::Mutation,
     media::graphql::Mutation,
 );

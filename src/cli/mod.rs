@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod audit;
 mod cell;
 mod check;
 mod config;
@@ -75,6 +76,9 @@ enum Command {
     /// Look at the cells, add one, deal the tenants to them anew
     #[command(subcommand)]
     Cell(cell::Command),
+    /// Prove the tenants' histories
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Print the GraphQL schema of the tenant API
     Schema,
     /// Print the reference of all error codes, in Markdown
@@ -111,6 +115,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Worker => serve::worker(config).await,
         Command::Plan(command) => plan::run(config, command).await,
         Command::Cell(command) => cell::run(config, command).await,
+        Command::Audit(command) => return audit::run(config, command).await,
         Command::Tenant(command) => return tenant::run(config, command).await,
         Command::Config(config::Command::Show) => config::show(&config),
         Command::Doctor { json } => return doctor::run(config, json).await,

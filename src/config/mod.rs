@@ -80,6 +80,12 @@ pub struct Config {
     /// What all signatures are derived from: 32 characters or more, the same on every server.
     #[serde(serialize_with = "masked")]
     pub secret_key: Option<SecretString>,
+    /// What the histories of tenants are sealed with: the first seals, the others prove what was sealed before; 32 characters or
+    /// more each. `secret_key` proves too, and seals where there are none.
+    #[serde(deserialize_with = "secrets", serialize_with = "all_masked")]
+    pub audit_keys: Vec<SecretString>,
+    /// Minutes from one anchor of a history that goes on to the next; 0 anchors none.
+    pub audit_anchor_minutes: u32,
     /// Where media are kept: `azure://<container>`, or a directory; `<data_dir>/media` unless set.
     pub media_url: Option<String>,
     /// Azure storage account.
@@ -173,6 +179,8 @@ impl Default for Config {
             pg_bin: None,
             pg_releases_url: None,
             secret_key: None,
+            audit_keys: Vec::new(),
+            audit_anchor_minutes: 10,
             media_url: None,
             media_azure_account: None,
             media_azure_key: None,
@@ -332,6 +340,14 @@ where
     items.into_iter().map(read).collect()
 }
 
+/// The same of secrets.
+fn secrets<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<SecretString>, D::Error> {
+    let texts = listed::<D, String>(deserializer)?;
+    Ok(texts.into_iter().map(SecretString::from).collect())
+}
+
 /// The same of networks; an address is a network of one.
 fn networks<'de, D: Deserializer<'de>>(
     deserializer: D,
@@ -365,4 +381,11 @@ fn masked<S: Serializer>(
         Some(_) => serializer.serialize_str("********"),
         None => serializer.serialize_none(),
     }
+}
+
+fn all_masked<S: Serializer>(
+    secrets: &[SecretString],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(|_| "********"))
 }

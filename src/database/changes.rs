@@ -29,6 +29,25 @@ struct State {
     untold: HashSet<Uuid>,
     /// They are too many to be named.
     all: bool,
+    /// Those that may have changed since somebody asked last; nothing while nobody ever did.
+    touched: Option<Touched>,
+}
+
+/// Tenants that may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// These.
+    Some(HashSet<Uuid>),
+    /// Any of them.
+    All,
+}
+
+impl Touched {
+    fn add(&mut self, tenant: Uuid) {
+        if let Self::Some(tenants) = self {
+            tenants.insert(tenant);
+        }
+    }
 }
 
 /// Wakes when a tenant may have changed, until it is dropped.
@@ -83,6 +102,9 @@ impl Changes {
         if let Some(wake) = state.watched.get(&tenant) {
             wake.notify_one();
         }
+        if let Some(touched) = &mut state.touched {
+            touched.add(tenant);
+        }
         if !state.all {
             state.untold.insert(tenant);
             state.all = state.untold.len() > NAMED;
@@ -93,9 +115,19 @@ impl Changes {
 
     /// Wakes whoever watches: anything may have changed.
     pub(super) fn wake_all(&self) {
-        for wake in self.lock().watched.values() {
+        let mut state = self.lock();
+        for wake in state.watched.values() {
             wake.notify_one();
         }
+        if let Some(touched) = &mut state.touched {
+            *touched = Touched::All;
+        }
+    }
+
+    /// The tenants that may have changed since this was asked last; all of them for who asks first.
+    pub(super) fn touched(&self) -> Touched {
+        let none = Touched::Some(HashSet::new());
+        self.lock().touched.replace(none).unwrap_or(Touched::All)
     }
 
     /// Takes a message of this kind. One's own says nothing new.
@@ -112,10 +144,14 @@ impl Changes {
         if tenants == ALL {
             return self.wake_all();
         }
-        let state = self.lock();
-        let named = tenants.split(',').filter_map(|id| id.parse::<Uuid>().ok());
-        for wake in named.filter_map(|id| state.watched.get(&id)) {
-            wake.notify_one();
+        let mut state = self.lock();
+        for id in tenants.split(',').filter_map(|id| id.parse::<Uuid>().ok()) {
+            if let Some(wake) = state.watched.get(&id) {
+                wake.notify_one();
+            }
+            if let Some(touched) = &mut state.touched {
+                touched.add(id);
+            }
         }
     }
 
@@ -161,6 +197,22 @@ mod tests {
     fn message(changes: &Changes) -> String {
         let told = changes.tell();
         told.split('\'').nth(1).unwrap().to_owned()
+    }
+
+    #[test]
+    fn who_asks_hears_of_all_that_changed_since() {
+        let [here, there] = ["a", "b"].map(|name| Arc::new(Changes::new(name.to_owned())));
+        let [one, other] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        assert_eq!(here.touched(), Touched::All, "before, nobody listened");
+        assert_eq!(here.touched(), Touched::Some(HashSet::new()));
+        here.note(one);
+        there.note(other);
+        here.hear(&message(&there));
+        assert_eq!(here.touched(), Touched::Some(HashSet::from([one, other])));
+        assert_eq!(here.touched(), Touched::Some(HashSet::new()));
+        here.wake_all();
+        here.note(one);
+        assert_eq!(here.touched(), Touched::All);
     }
 
     #[test]

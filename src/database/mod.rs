@@ -14,7 +14,7 @@ mod rules;
 mod statement;
 mod unit;
 
-pub use changes::Watch;
+pub use changes::{Touched, Watch};
 pub use connect::{connect, missing_hardening, own};
 pub use doctor::{Finding, Health, Look};
 pub use listen::{Event, Listener};
@@ -117,6 +117,12 @@ impl Database {
     /// Says that the tenant was changed, by what is no unit of work bound to it: those say so themselves.
     pub fn note_change(&self, tenant: Uuid) {
         self.changes.note(tenant);
+    }
+
+    /// The tenants that may have changed since this was asked last, by whatever process; all of them for who asks first. For one
+    /// who asks, and looks elsewhere too: word can be lost.
+    pub fn touched(&self) -> Touched {
+        self.changes.touched()
     }
 
     /// Wakes when this process committed a unit of work that enqueued a job.

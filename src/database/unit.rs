@@ -330,6 +330,12 @@ impl TenantTx {
         self.unit.savepoint(work).await
     }
 
+    /// From here on what it changes takes this change back, and the history says so.
+    pub async fn reverting(&self, change: Uuid) -> Result<()> {
+        let told = format!("SET LOCAL bulkhead.reverts = '{change}'");
+        Ok(self.unit.batch(&told).await?)
+    }
+
     /// Notes that a job was added, so that the commit wakes this process's workers.
     pub(crate) fn note_enqueued(&self) {
         self.scope.enqueued.store(true, Ordering::Relaxed);

@@ -8,9 +8,9 @@ use crate::database::TenantTx;
 use crate::error::Result;
 use crate::graphql::{
     Batch, ContextExt as _, Cursor, DateTime, Id, Kind, PageArgs, Total, UserError, expected,
-    follow, global_id, load, load_row, rows, until_error,
+    follow, global_id, load, load_row_at, rows, until_error,
 };
-use crate::history::{self, graphql::Change};
+use crate::history::{self, as_of, graphql::Change};
 use crate::media::graphql::Media;
 use crate::permission::Permission;
 use crate::secret::new_pin;
@@ -47,7 +47,11 @@ impl DeviceState {
 
 /// A piece of hardware.
 #[derive(Clone, Debug)]
-pub struct Device(Model);
+pub struct Device {
+    row: Model,
+    /// The moment that it is shown as of; none is now.
+    at: Option<Timestamp>,
+}
 
 impl Kind for Device {
     const NAME: &'static str = "Device";
@@ -55,7 +59,7 @@ impl Kind for Device {
 
 impl From<Model> for Device {
     fn from(row: Model) -> Self {
-        Self(row)
+        Self { row, at: None }
     }
 }
 
@@ -64,67 +68,70 @@ impl From<Model> for Device {
 impl Device {
     /// Opaque, globally unique.
     pub async fn id(&self) -> ID {
-        global_id::<Self>(self.0.id)
+        global_id::<Self>(self.row.id)
     }
 
     /// Name for people.
     async fn name(&self) -> &str {
-        &self.0.name
+        &self.row.name
     }
 
     /// What the device presents with its PIN. Unique in the tenant, never reused.
     async fn client_id(&self) -> &str {
-        &self.0.client_id
+        &self.row.client_id
     }
 
     /// Whether it can sign in.
     async fn state(&self, ctx: &Context<'_>) -> DeviceState {
-        DeviceState::of(&self.0, ctx.request().services.database.clock().now())
+        let now = || ctx.request().services.database.clock().now();
+        DeviceState::of(&self.row, self.at.unwrap_or_else(now))
     }
 
     /// Reported by the device when it authenticates.
     async fn firmware_version(&self) -> Option<&str> {
-        self.0.firmware_version.as_deref()
+        self.row.firmware_version.as_deref()
     }
 
     /// First successful PIN authentication. Null while UNCLAIMED.
     async fn provisioned_at(&self) -> Option<DateTime> {
-        self.0.provisioned_at.map(DateTime)
+        self.row.provisioned_at.map(DateTime)
     }
 
     /// When it last signed in or rotated its token.
     async fn last_seen_at(&self) -> Option<DateTime> {
-        self.0.last_seen_at.map(DateTime)
+        self.row.last_seen_at.map(DateTime)
     }
 
     /// When its newest token stops working. Null if it has none, or it was revoked.
     async fn token_expires_at(&self, ctx: &Context<'_>) -> Result<Option<DateTime>> {
-        Ok(load(ctx, TokenEnd(self.0.id)).await?.map(DateTime))
+        Ok(load(ctx, TokenEnd(self.row.id, self.at))
+            .await?
+            .map(DateTime))
     }
 
     /// Wrong PINs since the last success; the device locks at ten.
     async fn failed_pin_attempts(&self) -> i32 {
-        self.0.failed_pin_attempts
+        self.row.failed_pin_attempts
     }
 
     /// No PIN is evaluated before this.
     async fn locked_until(&self) -> Option<DateTime> {
-        self.0.locked_until.map(DateTime)
+        self.row.locked_until.map(DateTime)
     }
 
     /// When it was made.
     async fn created_at(&self) -> DateTime {
-        self.0.created_at.into()
+        self.row.created_at.into()
     }
 
     /// When it was last changed.
     async fn updated_at(&self) -> DateTime {
-        self.0.updated_at.into()
+        self.row.updated_at.into()
     }
 
     /// Bumped by every write; pass back as `ifVersion` to refuse lost updates.
     async fn version(&self) -> i32 {
-        self.0.version
+        self.row.version
     }
 
     /// What it uploaded, newest first.
@@ -147,7 +154,7 @@ impl Device {
             last,
             before,
         };
-        Media::of_uploader(ctx, &Actor::Device(self.0.id), page).await
+        Media::of_uploader(ctx, (&Actor::Device(self.row.id), self.at), page).await
     }
 
     /// Every recorded change of this object, newest first.
@@ -170,7 +177,7 @@ impl Device {
             last,
             before,
         };
-        Change::of(ctx, self.0.id, page).await
+        Change::of(ctx, (self.row.id, self.at), page).await
     }
 }
 
@@ -178,37 +185,56 @@ impl Device {
     /// The device with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
         ctx.require(Permission::DevicesRead)?;
-        Ok(load_row::<Entity>(ctx, id).await?.map(Self))
+        Self::find_at(ctx, id, None).await
     }
 
-    /// A page of the tenant's devices.
+    /// The same as it was at a moment, if there is one.
+    pub async fn find_at(
+        ctx: &Context<'_>,
+        id: Uuid,
+        at: Option<Timestamp>,
+    ) -> Result<Option<Self>> {
+        let row = load_row_at::<Entity>(ctx, id, at).await?;
+        Ok(row.map(|row| Self { row, at }))
+    }
+
+    /// A page of the tenant's devices, now or as of a moment.
     pub async fn page(
         ctx: &Context<'_>,
         page: PageArgs,
-        filter: Option<DeviceFilter>,
-        order: Option<DeviceOrder>,
+        (filter, order): (Option<DeviceFilter>, Option<DeviceOrder>),
+        at: Option<Timestamp>,
     ) -> Result<Connection<Cursor, Self, Total>> {
+        ctx.require_past(at)?;
         let tx = ctx.read(Permission::DevicesRead).await?;
         let (order, place) = DeviceOrder::of(order);
         let page = page.of(order)?;
-        let select = filter.unwrap_or_default().select(tx.now())?;
+        let select = filter.unwrap_or_default();
+        let select = as_of(select.select(at.unwrap_or_else(|| tx.now()))?, at);
         let fetch = |slice| rows(&tx, select.clone(), slice).boxed();
         let found = page.fetch(ctx, place, fetch).await?;
-        Ok(found.with_fields(Total::of(select), Self))
+        Ok(found.with_fields(Total::of(select), |row| Self { row, at }))
     }
 }
 
-/// When the newest token of the device with this id stops working.
+/// When the newest token of the device with this id stops working, as of a moment or as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct TokenEnd(Uuid);
+struct TokenEnd(Uuid, Option<Timestamp>);
 
 impl Batch for TokenEnd {
     type Value = Timestamp;
 
     async fn load(tx: &TenantTx, keys: Vec<Self>) -> Result<HashMap<Self, Timestamp>> {
-        let devices = keys.into_iter().map(|key| key.0).collect();
-        let ends = token::ends(tx, devices).await?.into_iter();
-        Ok(ends.map(|(device, end)| (Self(device), end)).collect())
+        let mut moments: HashMap<Option<Timestamp>, Vec<Uuid>> = HashMap::new();
+        for Self(device, at) in keys {
+            moments.entry(at).or_default().push(device);
+        }
+        let mut found = HashMap::new();
+        for (at, devices) in moments {
+            let ends = token::ends(tx, devices, at).await?.into_iter();
+            found.extend(ends.map(|(device, end)| (Self(device, at), end)));
+        }
+        Ok(found)
     }
 }
 
@@ -234,7 +260,7 @@ impl Subscription {
             ctx.request().end_reading().await?;
         }
         Ok(until_error(
-            history::rows(changes, "device", only).map_ok(Device),
+            history::rows::<Model>(changes, "device", only).map_ok(Device::from),
         ))
     }
 }
@@ -298,7 +324,7 @@ impl Mutation {
         let (device, errors) = expected(create(ctx, input, &pin).await)?;
         Ok(DeviceCreatePayload {
             pin: device.is_some().then_some(pin),
-            device: device.map(Device),
+            device: device.map(Device::from),
             errors,
         })
     }
@@ -320,7 +346,7 @@ impl Mutation {
             request.services.callers.forget(request.tenant.id);
         }
         Ok(DeviceUpdatePayload {
-            device: device.map(Device),
+            device: device.map(Device::from),
             errors,
         })
     }

@@ -5,6 +5,7 @@ use crate::caller::Caller;
 use crate::clock::Timestamp;
 use crate::database::{Database, Tenant, TenantTx, any};
 use crate::error::{Denial, Error, Result};
+use crate::history::as_of;
 use crate::permission::Permission;
 use crate::secret::{SecretKey, new_token, token_from, token_hash};
 use chrono::Duration;
@@ -67,9 +68,13 @@ pub async fn authenticate(tx: &TenantTx, token_hash: &str) -> Result<Caller> {
     })
 }
 
-/// When the newest token of each of these devices stops working; without those that have none, or whose was revoked.
-pub(super) async fn ends(tx: &TenantTx, devices: Vec<Uuid>) -> Result<Vec<(Uuid, Timestamp)>> {
-    let ends = Entity::find()
+/// When the newest token of each of these devices stops working, or did as of a moment; without those that have none, or whose was revoked.
+pub(super) async fn ends(
+    tx: &TenantTx,
+    devices: Vec<Uuid>,
+    at: Option<Timestamp>,
+) -> Result<Vec<(Uuid, Timestamp)>> {
+    let ends = as_of(Entity::find(), at)
         .select_only()
         .column(Column::DeviceId)
         .column_as(Column::ExpiresAt.max(), "expires_at")

@@ -7,16 +7,15 @@
 mod queue;
 mod read;
 mod reader;
-mod snapshot;
 
 use crate::database::{Database, Tenant};
 use crate::error::{Error, Result};
+use crate::history::Snapshot;
 use crate::tenancy::Registry;
 use entity::tenant::history;
 use futures::stream::{self, Stream, StreamExt as _};
 use queue::{Filling, Queue, Taking};
 use reader::Reader;
-use snapshot::Snapshot;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,10 +1,10 @@
 //! What became visible between two snapshots.
 
 use super::Item;
-use super::snapshot::Snapshot;
 use crate::clock::Timestamp;
 use crate::database::TenantTx;
 use crate::error::Result;
+use crate::history::Snapshot;
 use entity::tenant::history::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait as _, PgFunc};
 use sea_orm::{

@@ -2,11 +2,11 @@
 
 use super::queue::Queue;
 use super::read::{self, MOST, Window};
-use super::snapshot::Snapshot;
 use super::{Feeds, Item, Page, Subject};
 use crate::clock::Timestamp;
 use crate::database::{TenantTx, Watch};
 use crate::error::Result;
+use crate::history::Snapshot;
 use chrono::TimeDelta;
 use futures::FutureExt as _;
 use futures::future::join_all;

@@ -4,6 +4,7 @@ use super::idempotency::Once;
 use super::limits::Demand;
 use crate::actor::{Actor, Attribution};
 use crate::caller::Caller;
+use crate::clock::Timestamp;
 use crate::database::{Tenant, TenantTx};
 use crate::error::{Denial, Error, Result};
 use crate::permission::Permission;
@@ -213,6 +214,9 @@ pub trait ContextExt {
     /// Whether the caller may; UNAUTHENTICATED or FORBIDDEN if not.
     fn require(&self, permission: Permission) -> Result<()>;
 
+    /// Whether the caller may see what was, if it is asked for: that is a part of the trail.
+    fn require_past(&self, at: Option<Timestamp>) -> Result<()>;
+
     /// The shared unit of work for reading, if the caller may.
     fn read(&self, permission: Permission) -> impl Future<Output = Result<Arc<TenantTx>>> + Send;
 
@@ -227,6 +231,13 @@ impl ContextExt for Context<'_> {
 
     fn require(&self, permission: Permission) -> Result<()> {
         self.request().caller()?.require(permission)
+    }
+
+    fn require_past(&self, at: Option<Timestamp>) -> Result<()> {
+        match at {
+            Some(_) => self.require(Permission::AuditRead),
+            None => Ok(()),
+        }
     }
 
     async fn read(&self, permission: Permission) -> Result<Arc<TenantTx>> {

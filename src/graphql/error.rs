@@ -215,6 +215,12 @@ fn user_error(error: Error) -> Result<UserError, Error> {
             field: Some(path("ifVersion")),
             current_version: Some(now),
         }),
+        Error::InTheWay(_, version) => UserError::Conflict(ConflictError {
+            code: ErrorCode::VersionConflict,
+            message,
+            field: Some(path("changeId")),
+            current_version: version,
+        }),
         Error::QuotaExceeded(quota) => match Quota::shown(quota) {
             Some(quota) => UserError::QuotaExceeded(QuotaExceededError {
                 code: ErrorCode::QuotaExceeded,

@@ -5,8 +5,10 @@
 //! asked is seen by [`Driver`], which an operation runs under: then there is nothing else that it can do.
 
 use super::RequestContext;
+use crate::clock::Timestamp;
 use crate::database::{TenantTx, any};
 use crate::error::Result;
+use crate::history::as_of;
 use async_graphql::Context;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
@@ -218,7 +220,20 @@ where
     E: EntityTrait,
     E::Model: Clone + Send + Sync + 'static,
 {
-    load(ctx, ById::<E>(id, PhantomData)).await
+    load_row_at::<E>(ctx, id, None).await
+}
+
+/// The same as it was at a moment, if there is one.
+pub async fn load_row_at<E>(
+    ctx: &Context<'_>,
+    id: Uuid,
+    at: Option<Timestamp>,
+) -> Result<Option<E::Model>>
+where
+    E: EntityTrait,
+    E::Model: Clone + Send + Sync + 'static,
+{
+    load(ctx, ById::<E>(id, at, PhantomData)).await
 }
 
 /// The column of an entity's id: all have one of their own.
@@ -227,18 +242,18 @@ pub(super) fn id_column<E: EntityTrait>() -> Option<E::Column> {
     key.map(sea_orm::PrimaryKeyToColumn::into_column)
 }
 
-/// The row of `E` with this id.
-struct ById<E>(Uuid, PhantomData<fn() -> E>);
+/// The row of `E` with this id, as of a moment or as it is.
+struct ById<E>(Uuid, Option<Timestamp>, PhantomData<fn() -> E>);
 
 impl<E> Clone for ById<E> {
     fn clone(&self) -> Self {
-        Self(self.0, PhantomData)
+        Self(self.0, self.1, PhantomData)
     }
 }
 
 impl<E> PartialEq for ById<E> {
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
+        (self.0, self.1) == (other.0, other.1)
     }
 }
 
@@ -246,7 +261,7 @@ impl<E> Eq for ById<E> {}
 
 impl<E> Hash for ById<E> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
+        (self.0, self.1).hash(state);
     }
 }
 
@@ -261,17 +276,23 @@ where
         let Some(id) = id_column::<E>() else {
             return Ok(HashMap::new());
         };
-        let ids: Vec<Uuid> = keys.into_iter().map(|key| key.0).collect();
-        // An array's length is not known before, so PostgreSQL plans such a statement each time; that of one id once.
-        let wanted = match ids[..] {
-            [one] => id.eq(one),
-            _ => id.into_expr().eq(any(ids)),
-        };
-        let rows = E::find().filter(wanted).all(tx).await?;
-        let keyed = rows.into_iter().filter_map(|row| match row.get(id) {
-            Value::Uuid(Some(key)) => Some((Self(key, PhantomData), row)),
-            _ => None,
-        });
-        Ok(keyed.collect())
+        let mut moments: HashMap<Option<Timestamp>, Vec<Uuid>> = HashMap::new();
+        for Self(key, at, _) in keys {
+            moments.entry(at).or_default().push(key);
+        }
+        let mut found = HashMap::new();
+        for (at, ids) in moments {
+            // An array's length is not known before, so PostgreSQL plans such a statement each time; that of one id once.
+            let wanted = match ids[..] {
+                [one] => id.eq(one),
+                _ => id.into_expr().eq(any(ids)),
+            };
+            let rows = as_of(E::find().filter(wanted), at).all(tx).await?;
+            found.extend(rows.into_iter().filter_map(|row| match row.get(id) {
+                Value::Uuid(Some(key)) => Some((Self(key, at, PhantomData), row)),
+                _ => None,
+            }));
+        }
+        Ok(found)
     }
 }

@@ -27,7 +27,7 @@ pub use error::{ErrorCode, Quota, UserError, expected, refusal};
 pub use id::{Id, Kind, global_id, global_id_of, parse_global_id};
 pub use idempotency::IDEMPOTENCY_REPLAYED;
 pub use limits::Costly;
-pub use loader::{Batch, Loaders, load, load_row};
+pub use loader::{Batch, Loaders, load, load_row, load_row_at};
 pub use media_type::{MEDIA_TYPES, MediaType};
 pub use page::{
     OrderDirection, Owned, Page, PageArgs, Paged, Slice, Total, containing, escaped, few, rows,

@@ -2,8 +2,10 @@
 
 use super::cursor::{Cursor, Key, Order, Place, SortKey};
 use super::loader::{Batch, id_column, load};
+use crate::clock::Timestamp;
 use crate::database::TenantTx;
 use crate::error::{Error, Result};
+use crate::history::as_of;
 use async_graphql::connection::{Connection, CursorType as _, Edge, EmptyFields};
 use async_graphql::{Context, Enum, Object, ObjectType, OutputType};
 use futures::future::BoxFuture;
@@ -245,21 +247,31 @@ pub trait Owned: EntityTrait {
     fn owner(row: &Self::Model) -> Self::Owner;
     /// Several, as an array of PostgreSQL's.
     fn array(owners: Vec<Self::Owner>) -> Value;
+
+    /// The rows, now or as of a moment.
+    fn rows(at: Option<Timestamp>) -> Select<Self> {
+        as_of(Self::find(), at)
+    }
 }
 
-/// A slice of the rows that belong to one owner, in a batch with those of others.
-pub async fn rows_of<E>(ctx: &Context<'_>, owner: E::Owner, slice: Slice) -> Result<Vec<E::Model>>
+/// A slice of the rows that belong to one owner, now or as of a moment, in a batch with those of others.
+pub async fn rows_of<E>(
+    ctx: &Context<'_>,
+    (owner, at): (E::Owner, Option<Timestamp>),
+    slice: Slice,
+) -> Result<Vec<E::Model>>
 where
     E: Owned,
     E::Model: Clone + Send + Sync + 'static,
 {
-    let key = SliceOf::<E> { owner, slice };
+    let key = SliceOf::<E> { owner, at, slice };
     Ok(load(ctx, key).await?.unwrap_or_default())
 }
 
 /// A slice of the rows that belong to one owner.
 struct SliceOf<E: Owned> {
     owner: E::Owner,
+    at: Option<Timestamp>,
     slice: Slice,
 }
 
@@ -267,6 +279,7 @@ impl<E: Owned> Clone for SliceOf<E> {
     fn clone(&self) -> Self {
         Self {
             owner: self.owner.clone(),
+            at: self.at,
             slice: self.slice.clone(),
         }
     }
@@ -274,7 +287,7 @@ impl<E: Owned> Clone for SliceOf<E> {
 
 impl<E: Owned> PartialEq for SliceOf<E> {
     fn eq(&self, other: &Self) -> bool {
-        self.owner == other.owner && self.slice == other.slice
+        (&self.owner, self.at, &self.slice) == (&other.owner, other.at, &other.slice)
     }
 }
 
@@ -282,8 +295,7 @@ impl<E: Owned> Eq for SliceOf<E> {}
 
 impl<E: Owned> Hash for SliceOf<E> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.owner.hash(state);
-        self.slice.hash(state);
+        (&self.owner, self.at, &self.slice).hash(state);
     }
 }
 
@@ -295,15 +307,16 @@ where
     type Value = Vec<E::Model>;
 
     async fn load(tx: &TenantTx, keys: Vec<Self>) -> Result<HashMap<Self, Vec<E::Model>>> {
-        let mut slices: HashMap<Slice, Vec<E::Owner>> = HashMap::new();
-        for Self { owner, slice } in keys {
-            slices.entry(slice).or_default().push(owner);
+        let mut slices: HashMap<(Slice, Option<Timestamp>), Vec<E::Owner>> = HashMap::new();
+        for Self { owner, at, slice } in keys {
+            slices.entry((slice, at)).or_default().push(owner);
         }
         let mut found: HashMap<Self, Vec<E::Model>> = HashMap::new();
-        for (slice, owners) in slices {
-            for row in rows_of_each::<E>(tx, owners, &slice).await? {
+        for ((slice, at), owners) in slices {
+            for row in rows_of_each::<E>(tx, (owners, at), &slice).await? {
                 let key = Self {
                     owner: E::owner(&row),
+                    at,
                     slice: slice.clone(),
                 };
                 found.entry(key).or_default().push(row);
@@ -316,7 +329,7 @@ where
 /// The same slice of the rows of each owner, in one statement: PostgreSQL looks into the index once for each.
 async fn rows_of_each<E: Owned>(
     tx: &TenantTx,
-    owners: Vec<E::Owner>,
+    (owners, at): (Vec<E::Owner>, Option<Timestamp>),
     slice: &Slice,
 ) -> Result<Vec<E::Model>> {
     let owner = Alias::new("owner");
@@ -325,7 +338,7 @@ async fn rows_of_each<E: Owned>(
     let own = E::owned_by()
         .into_expr()
         .eq(Expr::col((owner.clone(), owner.clone())));
-    let own = sliced(E::find().filter(own), slice)?.into_query();
+    let own = sliced(E::rows(at).filter(own), slice)?.into_query();
     let mut each = Query::select();
     each.column((table.clone(), Asterisk))
         .from_function(

@@ -15,11 +15,29 @@ pub struct Filter {
     /// Of rows of these tables.
     pub subject_types: Option<Vec<String>>,
     /// Of these kinds.
-    pub actions: Option<Vec<Action>>,
+    pub actions: Option<Actions>,
     /// At this time or later.
     pub from: Option<Timestamp>,
     /// Before this time.
     pub until: Option<Timestamp>,
+}
+
+/// Kinds of changes.
+#[derive(Clone, Debug)]
+pub struct Actions {
+    /// Those that take others back, whatever they did to the row.
+    pub reverts: bool,
+    /// Of those that do not, these.
+    pub others: Vec<Action>,
+}
+
+impl Actions {
+    fn has(&self, change: &Row) -> bool {
+        match change.reverts {
+            Some(_) => self.reverts,
+            None => self.others.contains(&change.action),
+        }
+    }
 }
 
 impl Filter {
@@ -39,7 +57,7 @@ impl Filter {
             && self
                 .actions
                 .as_ref()
-                .is_none_or(|actions| actions.contains(&change.action))
+                .is_none_or(|actions| actions.has(change))
             && self.from.is_none_or(|from| at >= from)
             && self.until.is_none_or(|until| at < until)
     }

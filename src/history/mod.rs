@@ -1,16 +1,22 @@
 //! Reading what the triggers wrote.
 
+mod as_of;
 mod filter;
 pub mod graphql;
+pub mod revert;
+pub mod seal;
+mod snapshot;
 
-pub use filter::Filter;
+pub use as_of::{as_of, rows_at, version};
+pub use filter::{Actions, Filter};
+pub use snapshot::Snapshot;
 
 use crate::database::any;
 use crate::error::{Error, Result};
 use entity::tenant::history::{Action, Column, Entity, Model};
 use futures::{Stream, TryStreamExt as _};
 use sea_orm::sea_query::ExprTrait as _;
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Select};
+use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, Select};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -35,7 +41,10 @@ pub fn select(filter: Filter) -> Select<Entity> {
         });
     }
     if let Some(actions) = filter.actions {
-        select = select.filter(Column::Action.is_in(actions));
+        let others = Column::Action.is_in(actions.others);
+        let others = others.and(Column::Reverts.is_null());
+        let reverts = actions.reverts.then(|| Column::Reverts.is_not_null());
+        select = select.filter(Condition::any().add(others).add_option(reverts));
     }
     if let Some(from) = filter.from {
         select = select.filter(Column::RecordedAt.gte(from));
@@ -54,7 +63,7 @@ pub fn rows<M: DeserializeOwned + Send>(
 ) -> impl Stream<Item = Result<M>> + Send {
     changes.try_filter_map(move |change| {
         let is_it = change.subject_type == table
-            && change.action != Action::Delete
+            && matches!(change.action, Action::Create | Action::Update)
             && only.is_none_or(|id| id == change.subject_id);
         let row = is_it.then(|| M::deserialize(&change.row));
         std::future::ready(row.transpose().map_err(Error::internal))

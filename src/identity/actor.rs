@@ -2,12 +2,12 @@
 
 use super::graphql::Member;
 use crate::actor::Actor;
+use crate::clock::Timestamp;
 use crate::devices::Device;
 use crate::error::Result;
-use crate::graphql::{ContextExt as _, Kind as _, load_row, parse_global_id};
+use crate::graphql::{ContextExt as _, Kind as _, parse_global_id};
 use crate::permission::Permission;
 use async_graphql::{Context, SimpleObject, Union};
-use entity::tenant::{device, member};
 
 /// Who is calling, or did it: a person, a device, or the platform.
 #[derive(Clone, Debug, Union)]
@@ -32,17 +32,18 @@ impl ActorObject {
     /// The object behind an actor. One that is gone, that tenants do not see, or that this caller may not see, is the
     /// platform with a reason.
     pub async fn load(ctx: &Context<'_>, actor: &Actor) -> Result<Self> {
+        Self::load_at(ctx, actor, None).await
+    }
+
+    /// The same as it was at a moment, if there is one.
+    async fn load_at(ctx: &Context<'_>, actor: &Actor, at: Option<Timestamp>) -> Result<Self> {
         let caller = ctx.request().caller()?;
         let may_see = |permission| caller.actor == *actor || caller.require(permission).is_ok();
         let found = match actor {
             Actor::Member(_) if !may_see(Permission::MembersRead) => Some(Self::hidden("a member")),
             Actor::Device(_) if !may_see(Permission::DevicesRead) => Some(Self::hidden("a device")),
-            Actor::Member(id) => load_row::<member::Entity>(ctx, *id)
-                .await?
-                .map(|row| Self::Member(row.into())),
-            Actor::Device(id) => load_row::<device::Entity>(ctx, *id)
-                .await?
-                .map(|row| Self::Device(row.into())),
+            Actor::Member(id) => Member::find_at(ctx, *id, at).await?.map(Self::Member),
+            Actor::Device(id) => Device::find_at(ctx, *id, at).await?.map(Self::Device),
             Actor::Job(_) | Actor::Operator(_) | Actor::System(_) => None,
         };
         Ok(found.unwrap_or_else(|| {
@@ -70,8 +71,13 @@ impl ActorObject {
 
     /// The same, from the text that rows keep.
     pub async fn parse(ctx: &Context<'_>, actor: &str) -> Result<Self> {
+        Self::parse_at(ctx, actor, None).await
+    }
+
+    /// The same as it was at a moment, if there is one.
+    pub async fn parse_at(ctx: &Context<'_>, actor: &str, at: Option<Timestamp>) -> Result<Self> {
         match actor.parse() {
-            Ok(actor) => Self::load(ctx, &actor).await,
+            Ok(actor) => Self::load_at(ctx, &actor, at).await,
             Err(_) => Ok(Self::System(SystemActor {
                 reason: "unknown".to_owned(),
             })),

@@ -1,32 +1,36 @@
 //! Members, roles, the viewer, and signing in and out.
 
-use super::list::{MEMBERS, ROLES, members};
+use super::list::{MEMBERS, ROLES, members, roles_of};
 use super::{ActorObject, TOKEN_PREFIX};
 use crate::actor::Actor;
 use crate::caller::Caller;
-use crate::database::{TenantTx, any};
+use crate::clock::Timestamp;
+use crate::database::TenantTx;
 use crate::error::{Denial, Error, Result};
 use crate::graphql::{
     Batch, ContextExt as _, Cursor, DateTime, Kind, PageArgs, Place, Total, UserError, expected,
-    global_id, load, load_row, rows,
+    global_id, load, load_row_at, rows,
 };
-use crate::history::graphql::Change;
+use crate::history::{as_of, graphql::Change};
 use crate::media::graphql::Media;
 use crate::permission::Permission;
 use crate::secret;
 use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
-use entity::tenant::{media, member, member_role, role};
+use entity::tenant::{member, role};
 use futures::FutureExt as _;
-use sea_orm::sea_query::ExprTrait as _;
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
+use sea_orm::EntityTrait as _;
 use std::collections::HashMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// A person who works in the tenant.
 #[derive(Clone, Debug)]
-pub struct Member(member::Model);
+pub struct Member {
+    row: member::Model,
+    /// The moment that they are shown as of; none is now.
+    at: Option<Timestamp>,
+}
 
 impl Kind for Member {
     const NAME: &'static str = "Member";
@@ -34,7 +38,7 @@ impl Kind for Member {
 
 impl From<member::Model> for Member {
     fn from(row: member::Model) -> Self {
-        Self(row)
+        Self { row, at: None }
     }
 }
 
@@ -43,52 +47,54 @@ impl From<member::Model> for Member {
 impl Member {
     /// Opaque, globally unique.
     pub async fn id(&self) -> ID {
-        global_id::<Self>(self.0.id)
+        global_id::<Self>(self.row.id)
     }
 
     /// Lower case; unique in the tenant.
     async fn email(&self) -> &str {
-        &self.0.email
+        &self.row.email
     }
 
     /// Name for people.
     async fn name(&self) -> Option<&str> {
-        self.0.name.as_deref()
+        self.row.name.as_deref()
     }
 
     /// Their picture. Null if they have none.
     async fn avatar(&self, ctx: &Context<'_>) -> Result<Option<Media>> {
-        let Some(id) = self.0.avatar_id else {
+        let Some(id) = self.row.avatar_id else {
             return Ok(None);
         };
         ctx.require(Permission::MediaRead)?;
-        Ok(load_row::<media::Entity>(ctx, id).await?.map(Media::from))
+        Media::find_at(ctx, id, self.at).await
     }
 
     /// The roles they hold.
     async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
         ctx.require(Permission::MembersRead)?;
-        Ok(load(ctx, RolesOf(self.0.id)).await?.unwrap_or_default())
+        Ok(load(ctx, RolesOf(self.row.id, self.at))
+            .await?
+            .unwrap_or_default())
     }
 
     /// When they last signed in.
     async fn last_seen_at(&self) -> Option<DateTime> {
-        self.0.last_seen_at.map(DateTime)
+        self.row.last_seen_at.map(DateTime)
     }
 
     /// When they joined.
     async fn created_at(&self) -> DateTime {
-        self.0.created_at.into()
+        self.row.created_at.into()
     }
 
     /// When the member was last changed.
     async fn updated_at(&self) -> DateTime {
-        self.0.updated_at.into()
+        self.row.updated_at.into()
     }
 
     /// Bumped by every write.
     async fn version(&self) -> i32 {
-        self.0.version
+        self.row.version
     }
 
     /// Every recorded change of this object, newest first.
@@ -111,7 +117,7 @@ impl Member {
             last,
             before,
         };
-        Change::of(ctx, self.0.id, page).await
+        Change::of(ctx, (self.row.id, self.at), page).await
     }
 }
 
@@ -119,28 +125,43 @@ impl Member {
     /// The member with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
         ctx.require(Permission::MembersRead)?;
-        Ok(load_row::<member::Entity>(ctx, id).await?.map(Self))
+        Self::find_at(ctx, id, None).await
     }
 
-    /// A page of the tenant's members, newest first: of those that have the text in their name or address, and hold the role.
+    /// The same as they were at a moment, if there is one.
+    pub async fn find_at(
+        ctx: &Context<'_>,
+        id: Uuid,
+        at: Option<Timestamp>,
+    ) -> Result<Option<Self>> {
+        let row = load_row_at::<member::Entity>(ctx, id, at).await?;
+        Ok(row.map(|row| Self { row, at }))
+    }
+
+    /// A page of the tenant's members, now or as of a moment, newest first: of those that have the text in their name or address, and hold the role.
     pub async fn page(
         ctx: &Context<'_>,
         page: PageArgs,
-        search: Option<String>,
-        role: Option<Uuid>,
+        (search, role): (Option<String>, Option<Uuid>),
+        at: Option<Timestamp>,
     ) -> Result<Connection<Cursor, Self, Total>> {
+        ctx.require_past(at)?;
         let tx = ctx.read(Permission::MembersRead).await?;
         let page = page.of(MEMBERS)?;
-        let select = members(search.as_deref(), role)?;
+        let select = members(search.as_deref(), role, at)?;
         let fetch = |slice| rows(&tx, select.clone(), slice).boxed();
         let found = page.fetch(ctx, |row| Place::by_id(row.id), fetch).await?;
-        Ok(found.with_fields(Total::of(select), Self))
+        Ok(found.with_fields(Total::of(select), |row| Self { row, at }))
     }
 }
 
 /// A named set of permissions.
 #[derive(Clone, Debug)]
-pub struct Role(role::Model);
+pub struct Role {
+    row: role::Model,
+    /// The moment that it is shown as of; none is now.
+    at: Option<Timestamp>,
+}
 
 impl Kind for Role {
     const NAME: &'static str = "Role";
@@ -151,22 +172,45 @@ impl Kind for Role {
 impl Role {
     /// Opaque, globally unique.
     pub async fn id(&self) -> ID {
-        global_id::<Self>(self.0.id)
+        global_id::<Self>(self.row.id)
     }
 
     /// Unique in the tenant.
     async fn name(&self) -> &str {
-        &self.0.name
+        &self.row.name
     }
 
     /// What it allows.
     async fn permissions(&self) -> Vec<Permission> {
-        Permission::parse_all(&self.0.permissions).collect()
+        Permission::parse_all(&self.row.permissions).collect()
     }
 
     /// Shipped with Bulkhead; cannot be edited.
     async fn built_in(&self) -> bool {
-        self.0.built_in
+        self.row.built_in
+    }
+
+    /// Every recorded change of this object, newest first.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
+    async fn history(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+    ) -> Result<Connection<Cursor, Change>> {
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Change::of(ctx, (self.row.id, self.at), page).await
     }
 }
 
@@ -174,38 +218,53 @@ impl Role {
     /// The role with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
         ctx.require(Permission::MembersRead)?;
-        Ok(load_row::<role::Entity>(ctx, id).await?.map(Self))
+        Self::find_at(ctx, id, None).await
     }
 
-    /// A page of the tenant's roles, newest first.
-    pub async fn page(ctx: &Context<'_>, page: PageArgs) -> Result<Connection<Cursor, Self>> {
+    /// The same as it was at a moment, if there is one.
+    pub async fn find_at(
+        ctx: &Context<'_>,
+        id: Uuid,
+        at: Option<Timestamp>,
+    ) -> Result<Option<Self>> {
+        let row = load_row_at::<role::Entity>(ctx, id, at).await?;
+        Ok(row.map(|row| Self { row, at }))
+    }
+
+    /// A page of the tenant's roles, now or as of a moment, newest first.
+    pub async fn page(
+        ctx: &Context<'_>,
+        page: PageArgs,
+        at: Option<Timestamp>,
+    ) -> Result<Connection<Cursor, Self>> {
+        ctx.require_past(at)?;
         let tx = ctx.read(Permission::MembersRead).await?;
-        let fetch = |slice| rows(&tx, role::Entity::find(), slice).boxed();
+        let all = as_of(role::Entity::find(), at);
+        let fetch = |slice| rows(&tx, all.clone(), slice).boxed();
         let page = page.of(ROLES)?;
         let found = page.fetch(ctx, |row| Place::by_id(row.id), fetch).await?;
-        Ok(found.connection(Self))
+        Ok(found.connection(|row| Self { row, at }))
     }
 }
 
-/// The roles of the member with this id.
+/// The roles of the member with this id, as of a moment or as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct RolesOf(Uuid);
+struct RolesOf(Uuid, Option<Timestamp>);
 
 impl Batch for RolesOf {
     type Value = Vec<Role>;
 
     async fn load(tx: &TenantTx, keys: Vec<Self>) -> Result<HashMap<Self, Vec<Role>>> {
-        let members: Vec<Uuid> = keys.into_iter().map(|key| key.0).collect();
-        let held = member_role::Entity::find()
-            .filter(member_role::Column::MemberId.into_expr().eq(any(members)))
-            .find_also_related(role::Entity)
-            .order_by_asc(role::Column::Id)
-            .all(tx)
-            .await?;
+        let mut moments: HashMap<Option<Timestamp>, Vec<Uuid>> = HashMap::new();
+        for Self(member, at) in keys {
+            moments.entry(at).or_default().push(member);
+        }
         let mut roles: HashMap<Self, Vec<Role>> = HashMap::new();
-        for (held, role) in held {
-            let of = roles.entry(Self(held.member_id)).or_default();
-            of.extend(role.map(Role));
+        for (at, members) in moments {
+            for (member, row) in roles_of(tx, members, at).await? {
+                let of = roles.entry(Self(member, at)).or_default();
+                of.push(Role { row, at });
+            }
         }
         Ok(roles)
     }

@@ -6,12 +6,13 @@ use super::links::{UploadTarget, read_link, upload_target};
 use super::list::{self, MediaFilter, place};
 use super::store::{Key, MAX_LINK, THUMBNAIL};
 use crate::actor::Actor;
+use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::graphql::{
     ByteSize, ContextExt as _, Cursor, DateTime, Id, Kind, PageArgs, Total, Url, UserError,
-    expected, follow, global_id, load_row, rows, rows_of, until_error,
+    expected, follow, global_id, load_row_at, rows, rows_of, until_error,
 };
-use crate::history::{self, graphql::Change};
+use crate::history::{self, as_of, graphql::Change};
 use crate::identity::ActorObject;
 use crate::jobs::graphql::Job;
 use crate::permission::Permission;
@@ -50,11 +51,15 @@ pub enum ThumbnailSize {
 
 /// A file of the tenant.
 #[derive(Clone, Debug)]
-pub struct Media(Model);
+pub struct Media {
+    row: Model,
+    /// The moment that it is shown as of; none is now.
+    at: Option<Timestamp>,
+}
 
 impl From<Model> for Media {
     fn from(row: Model) -> Self {
-        Self(row)
+        Self { row, at: None }
     }
 }
 
@@ -67,47 +72,47 @@ impl Kind for Media {
 impl Media {
     /// Opaque, globally unique.
     pub async fn id(&self) -> ID {
-        global_id::<Self>(self.0.id)
+        global_id::<Self>(self.row.id)
     }
 
     /// As the uploader called it.
     async fn filename(&self) -> &str {
-        &self.0.filename
+        &self.row.filename
     }
 
     /// Sniffed from the bytes, not believed from the client.
     async fn content_type(&self) -> &str {
-        &self.0.content_type
+        &self.row.content_type
     }
 
     /// Bytes.
     async fn size(&self) -> ByteSize {
-        ByteSize(self.0.size)
+        ByteSize(self.row.size)
     }
 
     /// Hexadecimal.
     async fn sha256(&self) -> Option<&str> {
-        self.0.sha256.as_deref()
+        self.row.sha256.as_deref()
     }
 
     /// Where it is in its life.
     async fn state(&self) -> MediaState {
-        self.0.state.into()
+        self.row.state.into()
     }
 
     /// Why it is FAILED.
     async fn failure(&self) -> Option<&str> {
-        self.0.failure.as_deref()
+        self.row.failure.as_deref()
     }
 
     /// First folder under the tenant's prefix: {tenant-slug}/{resourceType}/{uuid}.{ext}.
     async fn resource_type(&self) -> &str {
-        &self.0.resource_type
+        &self.row.resource_type
     }
 
     /// Who uploaded it.
     async fn uploaded_by(&self, ctx: &Context<'_>) -> Result<ActorObject> {
-        ActorObject::parse(ctx, &self.0.uploaded_by).await
+        ActorObject::parse_at(ctx, &self.row.uploaded_by, self.at).await
     }
 
     /// Short-lived signed link, one hour at most. Null until READY.
@@ -117,14 +122,14 @@ impl Media {
         #[graphql(default = 3600, desc = "Seconds that it works for, 1 to 3600.")] expires_in: i32,
     ) -> Result<Option<Url>> {
         let Some(ext) = self
-            .0
+            .row
             .ext
             .as_deref()
-            .filter(|_| self.0.state == State::Ready)
+            .filter(|_| self.row.state == State::Ready)
         else {
             return Ok(None);
         };
-        read_link(ctx, (&self.0.resource_type, self.0.id, ext), expires_in)
+        read_link(ctx, (&self.row.resource_type, self.row.id, ext), expires_in)
             .await
             .map(Some)
     }
@@ -136,10 +141,10 @@ impl Media {
         #[graphql(default_with = "ThumbnailSize::Medium", desc = "How large.")] size: ThumbnailSize,
     ) -> Result<Option<Url>> {
         let Some(ext) = self
-            .0
+            .row
             .thumbnail_ext
             .as_deref()
-            .filter(|_| self.0.state == State::Ready)
+            .filter(|_| self.row.state == State::Ready)
         else {
             return Ok(None);
         };
@@ -150,7 +155,7 @@ impl Media {
         };
         read_link(
             ctx,
-            (&format!("{THUMBNAIL}{name}"), self.0.id, ext),
+            (&format!("{THUMBNAIL}{name}"), self.row.id, ext),
             MAX_LINK,
         )
         .await
@@ -159,17 +164,17 @@ impl Media {
 
     /// When it was made.
     async fn created_at(&self) -> DateTime {
-        self.0.created_at.into()
+        self.row.created_at.into()
     }
 
     /// When it was last changed.
     async fn updated_at(&self) -> DateTime {
-        self.0.updated_at.into()
+        self.row.updated_at.into()
     }
 
     /// Bumped by every write.
     async fn version(&self) -> i32 {
-        self.0.version
+        self.row.version
     }
 
     /// Every recorded change of this object, newest first.
@@ -192,7 +197,7 @@ impl Media {
             last,
             before,
         };
-        Change::of(ctx, self.0.id, page).await
+        Change::of(ctx, (self.row.id, self.at), page).await
     }
 }
 
@@ -200,36 +205,48 @@ impl Media {
     /// The media with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
         ctx.require(Permission::MediaRead)?;
-        Ok(load_row::<Entity>(ctx, id).await?.map(Self))
+        Self::find_at(ctx, id, None).await
     }
 
-    /// A page of the tenant's media, newest first.
+    /// The same as it was at a moment, if there is one.
+    pub async fn find_at(
+        ctx: &Context<'_>,
+        id: Uuid,
+        at: Option<Timestamp>,
+    ) -> Result<Option<Self>> {
+        let row = load_row_at::<Entity>(ctx, id, at).await?;
+        Ok(row.map(|row| Self { row, at }))
+    }
+
+    /// A page of the tenant's media, now or as of a moment, newest first.
     pub async fn page(
         ctx: &Context<'_>,
         page: PageArgs,
         filter: Option<MediaFilter>,
+        at: Option<Timestamp>,
     ) -> Result<Connection<Cursor, Self, Total>> {
+        ctx.require_past(at)?;
         let tx = ctx.read(Permission::MediaRead).await?;
         let page = page.of(list::NEWEST)?;
-        let select = filter.unwrap_or_default().select()?;
+        let select = as_of(filter.unwrap_or_default().select()?, at);
         let fetch = |slice| rows(&tx, select.clone(), slice).boxed();
         let found = page.fetch(ctx, place, fetch).await?;
-        Ok(found.with_fields(Total::of(select), Self))
+        Ok(found.with_fields(Total::of(select), |row| Self { row, at }))
     }
 
-    /// A page of what somebody uploaded, newest first.
+    /// A page of what somebody uploaded, now or as of a moment, newest first.
     pub async fn of_uploader(
         ctx: &Context<'_>,
-        actor: &Actor,
+        (actor, at): (&Actor, Option<Timestamp>),
         page: PageArgs,
     ) -> Result<Connection<Cursor, Self, Total>> {
         ctx.require(Permission::MediaRead)?;
         let page = page.of(list::UPLOADED)?;
         let by = actor.to_string();
-        let fetch = |slice| rows_of::<Entity>(ctx, by.clone(), slice).boxed();
+        let fetch = |slice| rows_of::<Entity>(ctx, (by.clone(), at), slice).boxed();
         let found = page.fetch(ctx, place, fetch).await?;
-        let all = Entity::find().filter(Column::UploadedBy.eq(by));
-        Ok(found.with_fields(Total::of(all), Self))
+        let all = as_of(Entity::find().filter(Column::UploadedBy.eq(by)), at);
+        Ok(found.with_fields(Total::of(all), |row| Self { row, at }))
     }
 }
 
@@ -293,7 +310,7 @@ impl Mutation {
         let (created, errors) = expected(create(ctx, input).await)?;
         let (media, upload) = created.unzip();
         Ok(MediaCreateUploadPayload {
-            media: media.map(Media),
+            media: media.map(Media::from),
             upload,
             errors,
         })
@@ -308,7 +325,7 @@ impl Mutation {
         let (completed, errors) = expected(complete(ctx, input.media_id.uuid()).await)?;
         let (media, job) = completed.unzip();
         Ok(MediaCompleteUploadPayload {
-            media: media.map(Media),
+            media: media.map(Media::from),
             job: job.flatten(),
             errors,
         })
@@ -335,7 +352,7 @@ impl Subscription {
         drop(tx);
         ctx.request().end_reading().await?;
         Ok(until_error(
-            history::rows(changes, "media", Some(id)).map_ok(Media),
+            history::rows::<Model>(changes, "media", Some(id)).map_ok(Media::from),
         ))
     }
 }

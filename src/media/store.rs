@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 /// The resource type of bytes that are not checked yet. No media can have it.
 pub const STAGING: &str = "upload";
+/// The resource type of the anchors of a tenant's history. No media can have it.
+pub const ANCHORS: &str = "audit";
 /// What the resource types of thumbnails begin with. No media's does.
 pub const THUMBNAIL: &str = "thumbnail-";
 
@@ -106,6 +108,12 @@ impl Store {
             .list(Some(&Path::from_iter([tenant.slug.as_str()])))
     }
 
+    /// The anchors of the tenant's history.
+    pub fn anchors(&self, tenant: &Tenant) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        let prefix = Path::from_iter([tenant.slug.as_str(), ANCHORS]);
+        self.objects.list(Some(&prefix))
+    }
+
     /// Copies an object of one tenant to where it is of another. One that is gone meanwhile is left out.
     pub async fn copy(&self, object: &Path, to: &Tenant) -> Result<()> {
         let prefix = std::iter::once(PathPart::from(to.slug.as_str()));
@@ -157,6 +165,13 @@ impl Key {
     /// Where the bytes of an upload wait until they are checked.
     pub fn staging(tenant: &Tenant, id: Uuid) -> Self {
         Self::new(tenant, STAGING, id, "bin")
+    }
+
+    /// Where the head of the tenant's history is anchored, with so many entries.
+    pub fn anchor(tenant: &Tenant, number: i64) -> Self {
+        Self {
+            path: Path::from_iter([&tenant.slug, ANCHORS, &format!("{number:020}.json")]),
+        }
     }
 
     /// As the store takes it.

@@ -3,7 +3,9 @@
 use crate::database::Tenant as Row;
 use crate::devices::{Device, DeviceFilter, DeviceOrder};
 use crate::error::Result;
-use crate::graphql::{ContextExt as _, Cursor, Id, Kind, PageArgs, Quota, Total, global_id};
+use crate::graphql::{
+    ContextExt as _, Cursor, DateTime, Id, Kind, PageArgs, Quota, Total, global_id,
+};
 use crate::history::graphql::{Change, ChangeFilter};
 use crate::identity::graphql::{Member, Role};
 use crate::jobs::graphql::{Job, JobState};
@@ -63,6 +65,10 @@ impl Tenant {
         #[graphql(desc = "Somewhere in the name or address, in upper or lower case.")]
         search: Option<String>,
         #[graphql(desc = "Only those who hold this role.")] role: Option<Id<Role>>,
+        #[graphql(
+            desc = "As they were at this moment, and all that they lead to. Needs AUDIT_READ."
+        )]
+        as_of: Option<DateTime>,
     ) -> Result<Connection<Cursor, Member, Total>> {
         let page = PageArgs {
             first,
@@ -71,7 +77,7 @@ impl Tenant {
             before,
         };
         let role = role.map(|id| id.uuid());
-        Member::page(ctx, page, search, role).await
+        Member::page(ctx, page, (search, role), as_of.map(|at| at.0)).await
     }
 
     /// What members can be, newest first.
@@ -87,6 +93,10 @@ impl Tenant {
         #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
         #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
         #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+        #[graphql(
+            desc = "As they were at this moment, and all that they lead to. Needs AUDIT_READ."
+        )]
+        as_of: Option<DateTime>,
     ) -> Result<Connection<Cursor, Role>> {
         let page = PageArgs {
             first,
@@ -94,7 +104,7 @@ impl Tenant {
             last,
             before,
         };
-        Role::page(ctx, page).await
+        Role::page(ctx, page, as_of.map(|at| at.0)).await
     }
 
     /// Its devices, newest first unless asked for otherwise.
@@ -113,6 +123,10 @@ impl Tenant {
         #[graphql(desc = "Which of them.")] filter: Option<DeviceFilter>,
         #[graphql(desc = "How they are sorted; a cursor is good for one order alone.")]
         order_by: Option<DeviceOrder>,
+        #[graphql(
+            desc = "As they were at this moment, and all that they lead to. Needs AUDIT_READ."
+        )]
+        as_of: Option<DateTime>,
     ) -> Result<Connection<Cursor, Device, Total>> {
         let page = PageArgs {
             first,
@@ -120,7 +134,7 @@ impl Tenant {
             last,
             before,
         };
-        Device::page(ctx, page, filter, order_by).await
+        Device::page(ctx, page, (filter, order_by), as_of.map(|at| at.0)).await
     }
 
     /// Its media, newest first.
@@ -137,6 +151,10 @@ impl Tenant {
         #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
         #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
         #[graphql(desc = "Which of them.")] filter: Option<MediaFilter>,
+        #[graphql(
+            desc = "As they were at this moment, and all that they lead to. Needs AUDIT_READ."
+        )]
+        as_of: Option<DateTime>,
     ) -> Result<Connection<Cursor, Media, Total>> {
         let page = PageArgs {
             first,
@@ -144,7 +162,7 @@ impl Tenant {
             last,
             before,
         };
-        Media::page(ctx, page, filter).await
+        Media::page(ctx, page, filter, as_of.map(|at| at.0)).await
     }
 
     /// Its jobs, newest first.

@@ -5,5 +5,7 @@ pub mod domain;
 pub mod erasure;
 pub mod operator_log;
 pub mod plan;
+pub mod seal;
+pub mod seal_head;
 pub mod spare;
 pub mod tenant;

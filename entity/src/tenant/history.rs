@@ -1,4 +1,4 @@
-//! What the triggers wrote: one row for each change of a row. The tenant's role can read it and nothing else.
+//! What the triggers wrote: one row for each change of a row, and for each event. The tenant's role can read it and nothing else.
 
 use sea_orm::entity::prelude::*;
 
@@ -12,6 +12,25 @@ pub enum Action {
     Update,
     /// Deleted.
     Delete,
+    /// Somebody signed in. From here on the actions are no changes of a row.
+    SignIn,
+    /// Somebody tried to, and failed.
+    SignInFailed,
+    /// Something was refused for want of a permission.
+    Denied,
+    /// Something was taken out, as a file.
+    Exported,
+    /// A link to something was given out.
+    LinkIssued,
+    /// An operator did something with the tenant.
+    Operated,
+}
+
+impl Action {
+    /// Whether a row was changed.
+    pub fn is_change(self) -> bool {
+        matches!(self, Self::Create | Self::Update | Self::Delete)
+    }
 }
 
 /// One change.
@@ -29,7 +48,8 @@ pub struct Model {
     pub subject_id: Uuid,
     /// What was done to it.
     pub action: Action,
-    /// The row after the change (before it, for a delete), without its secret columns.
+    /// The row after the change (before it, for a delete), without its secret columns; what there is to say of what is no
+    /// change.
     pub row: Json,
     /// Former values of the changed columns, without the secret ones; empty unless an update.
     pub before: Json,
@@ -45,6 +65,8 @@ pub struct Model {
     pub request_id: Option<String>,
     /// Why, in the caller's words.
     pub reason: Option<String>,
+    /// The change that this one takes back, or one of those.
+    pub reverts: Option<Uuid>,
 }
 
 /// No relations: the subject may be gone.

@@ -10,6 +10,7 @@ mod m0005_domain;
 mod m0006_acting;
 mod m0007_job_result;
 mod m0008_job_changes;
+mod m0020_seal;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -22,5 +23,6 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0006_acting::Migration),
         Box::new(m0007_job_result::Migration),
         Box::new(m0008_job_changes::Migration),
+        Box::new(m0020_seal::Migration),
     ]
 }

@@ -12,6 +12,7 @@ mod m0007_lists;
 mod m0008_feed;
 mod m0009_history_plans;
 mod m0010_idempotency;
+mod m0011_history_reads;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -25,6 +26,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0008_feed::Migration),
         Box::new(m0009_history_plans::Migration),
         Box::new(m0010_idempotency::Migration),
+        Box::new(m0011_history_reads::Migration),
     ]
 }
 
@@ -39,6 +41,24 @@ pub const EMPTIED: [(&str, &str); 1] = [("device", "pin_hash")];
 
 /// Secret columns that a clone has too.
 pub const CLONED: [(&str, &str); 1] = [("member", "password_hash")];
+
+/// Tables whose changes can be taken back, each after those it refers to, and which columns; without a list whole rows, made and removed ones too. The bytes
+/// of a media are not the database's to bring back, nor is its state; credentials are nobody's.
+pub const REVERTIBLE: [(&str, Option<&[&str]>); 4] = [
+    ("device", None),
+    ("media", Some(&["filename"])),
+    ("member", None),
+    ("member_role", None),
+];
+
+/// Secret columns that must have a value. The history has none, so a row that is read or made from it has the empty text there,
+/// which no password, PIN or token matches.
+pub const BLANK: [(&str, &str); 4] = [
+    ("device", "pin_hash"),
+    ("device_token", "token_hash"),
+    ("member", "password_hash"),
+    ("session", "token_hash"),
+];
 
 /// The schema that the step runs in, for the functions that have its name baked in.
 async fn schema(manager: &SchemaManager<'_>) -> Result<String, DbErr> {

@@ -9,10 +9,14 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 /// Lists that do not page, because they are short: about ten rows are reckoned with.
-const SHORT: [&str; 6] = [
+const SHORT: [&str; 10] = [
     "Change.fields",
+    "ChangeRevertPayload.fields",
+    "ChangeRevertPayload.reverted",
     "Member.roles",
+    "Query.diff",
     "Query.nodes",
+    "Reverted.fields",
     "Tenant.quotas",
     "UploadTarget.headers",
     "….errors",

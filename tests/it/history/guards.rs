@@ -3,6 +3,7 @@
 use super::{adding, entries, history, read, write};
 use crate::harness::{Tenant, execute, refused, run, sqlstate};
 use bulkhead::identity::BuiltIn;
+use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -93,6 +94,84 @@ fn no_secret_is_in_the_trail() {
             !trail.contains("_hash\\\"\":"),
             "a secret's key is in {trail}"
         );
+    });
+}
+
+#[test]
+fn no_secret_is_in_a_dump_and_each_is_declared() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let (_, client_id, pin) = tenant.device(&owner).await;
+        tenant.device_auth(&client_id, &pin).await;
+        let hashed = "SELECT concat_ws(' ', (SELECT string_agg(token_hash, ' ') FROM session),
+            (SELECT string_agg(token_hash, ' ') FROM device_token), (SELECT string_agg(pin_hash, ' ') FROM device),
+            (SELECT string_agg(password_hash, ' ') FROM member))";
+        let hashed = read(&tenant, hashed).await;
+        for table in ["device_token", "session", "device", "member"] {
+            write(&tenant, &format!("DELETE FROM {table}")).await;
+        }
+        // With the rows gone, whatever a dump still has of them is the history's.
+        let mut superuser = tenant.superuser().await;
+        let tables: Vec<String> = sqlx::query_scalar(
+            "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'",
+        )
+        .fetch_all(&mut superuser)
+        .await
+        .unwrap();
+        let mut dump = Vec::new();
+        for table in tables {
+            let copy = format!("COPY {table} TO STDOUT");
+            let mut rows = superuser.copy_out_raw(&copy).await.unwrap();
+            while let Some(some) = rows.try_next().await.unwrap() {
+                dump.extend_from_slice(&some);
+            }
+        }
+        let dump = String::from_utf8(dump).unwrap();
+        assert!(dump.contains(&client_id), "the history is there");
+        let secrets = hashed.split(' ').chain([owner.as_str(), &pin, "$argon2"]);
+        for secret in secrets {
+            assert!(!dump.contains(secret), "{secret} is in the dump");
+        }
+        // By their names: whoever adds another such column says that it is one.
+        let undeclared: Vec<String> = sqlx::query_scalar(
+            r"SELECT concat_ws('.', c.relname, a.attname) FROM pg_class c
+                JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+                JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgfoid = 'record_history'::regproc
+              WHERE c.relnamespace = current_schema()::regnamespace
+                  AND a.attname ~ '(hash|secret|token|password|pin|key)$'
+                  AND a.attname <> ALL (string_to_array(split_part(encode(t.tgargs, 'escape'), '\000', 2), ','))",
+        )
+        .fetch_all(&mut superuser)
+        .await
+        .unwrap();
+        assert!(undeclared.is_empty(), "{undeclared:?}");
+    });
+}
+
+#[test]
+fn a_statement_over_ten_thousand_rows_costs_one_more() {
+    run(async {
+        let tenant = Tenant::new().await;
+        write(&tenant, &adding(10_000)).await;
+        let before = entries(&tenant).await;
+        let mut superuser = tenant.superuser().await;
+        let sql = "EXPLAIN (ANALYZE, TIMING OFF) UPDATE device SET name = 'Renamed'";
+        let plan: Vec<String> = sqlx::query_scalar(sql)
+            .fetch_all(&mut superuser)
+            .await
+            .unwrap();
+        let trigger = plan
+            .iter()
+            .find(|line| line.contains("device_history_update"));
+        assert!(
+            trigger.is_some_and(|line| line.ends_with("calls=1")),
+            "{plan:#?}"
+        );
+        assert_eq!(entries(&tenant).await, before + 10_000);
+        let same = "EXPLAIN (ANALYZE) UPDATE device SET name = 'Renamed'";
+        sqlx::query(same).execute(&mut superuser).await.unwrap();
+        assert_eq!(entries(&tenant).await, before + 10_000);
     });
 }
 

@@ -2,7 +2,10 @@
 
 mod changes;
 mod guards;
+mod moments;
 mod reading;
+mod reverting;
+mod sealing;
 
 use crate::harness::{Answer, Tenant, execute, value};
 use bulkhead::graphql::parse_global_id;

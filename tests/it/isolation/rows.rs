@@ -53,10 +53,14 @@ const DENIED_AS_DATA: &str = "errors FORBIDDEN";
 
 #[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
+    row("Query.asOf", Ask::Gql(r#"{ asOf(id: "$Device", at: "2100-01-01T00:00:00Z") { values } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
+    row("Query.diff", Ask::Gql(r#"{ diff(id: "$Device", from: "2000-01-01T00:00:00Z") { name } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Query.node", Ask::Gql(r#"{ node(id: "$Device") { id } }"#), [NOBODY, DENIED, "ok", REFUSED]),
     row("Query.nodes", Ask::Gql(r#"{ nodes(ids: ["$Device"]) { id } }"#), [NOBODY, DENIED, "ok", REFUSED]),
     row("Query.tenant", Ask::Gql("{ tenant { slug } }"), [NOBODY, "ok", "ok", REFUSED]),
     row("Query.viewer", Ask::Gql("{ viewer { expiresAt } }"), ["null", "ok", "ok", REFUSED]),
+    row("Mutation.changeRevert", Ask::Gql(r#"mutation { changeRevert(input: { changeId: "$Change" }) { change { id } errors { code } } }"#),
+        [NOBODY, DENIED_AS_DATA, DENIED_AS_DATA, REFUSED]),
     row("Mutation.deviceCreate", Ask::Gql(r#"mutation { deviceCreate(input: { name: "n" }) { device { id } errors { code } } }"#),
         [NOBODY, DENIED_AS_DATA, DENIED_AS_DATA, REFUSED]),
     row("Mutation.deviceUpdate", Ask::Gql(r#"mutation { deviceUpdate(input: { deviceId: "$Device", name: "n" }) { device { id } errors { code } } }"#),
@@ -90,6 +94,7 @@ pub(super) const ROWS: &[Row] = &[
     row("Change.actor", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { actor { __typename } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Change.cause", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { cause { __typename } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Change.fields", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { fields { after } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
+    row("Change.reverts", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { reverts { id } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Change.subject", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { subject { id } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Device.history", Ask::Gql(r#"{ node(id: "$Device") { ... on Device { history { nodes { id } } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     // What a device may read of itself.
@@ -105,6 +110,11 @@ pub(super) const ROWS: &[Row] = &[
     row("Member.avatar", Ask::Gql(r#"{ node(id: "$Member") { ... on Member { avatar { id } } } }"#), [NOBODY, DENIED, "ok", REFUSED]),
     row("Member.history", Ask::Gql(r#"{ node(id: "$Member") { ... on Member { history { nodes { id } } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Member.roles", Ask::Gql(r#"{ node(id: "$Member") { ... on Member { roles { id } } } }"#), [NOBODY, DENIED, "ok", REFUSED]),
+    row("Reverted.fields", Ask::Gql(r#"mutation { changeRevert(input: { changeId: "$Change", dryRun: true }) { reverted { fields { name } } errors { code } } }"#),
+        [NOBODY, DENIED_AS_DATA, DENIED_AS_DATA, REFUSED]),
+    row("Role.history", Ask::Gql(r#"{ node(id: "$Role") { ... on Role { history { nodes { id } } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
+    row("Snapshot.change", Ask::Gql(r#"{ asOf(id: "$Device", at: "2100-01-01T00:00:00Z") { change { id } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
+    row("Snapshot.subject", Ask::Gql(r#"{ asOf(id: "$Device", at: "2100-01-01T00:00:00Z") { subject { id } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Viewer.actor", Ask::Gql("{ viewer { actor { __typename } } }"), ["null", "ok", "ok", REFUSED]),
     row("/graphql", Ask::Get("/graphql?query={tenant{slug}}"), [NOBODY, "ok", "ok", REFUSED]),
     // A tenant's host and nobody's credential: where sockets open, the playground's files, the process's health.
@@ -130,8 +140,11 @@ pub(super) const ROWS: &[Row] = &[
 pub(super) const IDS: &[(&str, &str, &str)] = &[
     ("ChangeFilter.actor", "Member", r#"{ tenant { changes(filter: { actor: "$id" }) { nodes { id } } } }"#),
     ("ChangeFilter.subject", "Device", r#"{ tenant { changes(filter: { subject: "$id" }) { nodes { id } } } }"#),
+    ("ChangeRevertInput.changeId", "Change", r#"mutation { changeRevert(input: { changeId: "$id" }) { change { id } subject { id } reverted { subjectId } errors { __typename code message field } } }"#),
     ("DeviceUpdateInput.deviceId", "Device", r#"mutation { deviceUpdate(input: { deviceId: "$id", name: "taken over" }) { device { id } errors { __typename code message field } } }"#),
     ("MediaCompleteUploadInput.mediaId", "Media", r#"mutation { mediaCompleteUpload(input: { mediaId: "$id" }) { media { id } job { id } errors { __typename code message field } } }"#),
+    ("Query.asOf(id)", "Device", r#"{ asOf(id: "$id", at: "2100-01-01T00:00:00Z") { values } }"#),
+    ("Query.diff(id)", "Device", r#"{ diff(id: "$id", from: "2000-01-01T00:00:00Z") { name } }"#),
     ("Tenant.members(role)", "Role", r#"{ tenant { members(role: "$id") { totalCount nodes { id } } } }"#),
 ];
 /// Those that the tests try with every type of [`NODES`].

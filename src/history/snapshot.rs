@@ -1,21 +1,20 @@
 //! What was committed at one moment, as PostgreSQL says it.
 
-use crate::database::TenantTx;
 use crate::error::{Error, Result};
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
 /// The transactions that were over at one moment (PostgreSQL, "pg_snapshot"): `10:20:10,14` is all before 20 but 10 and 14.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub struct Snapshot {
     /// The first that had not begun.
-    pub(super) next: i64,
+    pub next: i64,
     /// Those before it that were not over.
-    pub(super) running: Vec<i64>,
+    pub running: Vec<i64>,
 }
 
 impl Snapshot {
     /// Of this moment.
-    pub(super) async fn take(tx: &TenantTx) -> Result<Self> {
+    pub async fn take(tx: &impl ConnectionTrait) -> Result<Self> {
         let query = Statement::from_string(
             DbBackend::Postgres,
             "SELECT txid_current_snapshot()::text AS snapshot",
@@ -26,7 +25,7 @@ impl Snapshot {
     }
 
     /// Whether the transaction was over.
-    pub(super) fn has(&self, transaction: i64) -> bool {
+    pub fn has(&self, transaction: i64) -> bool {
         transaction < self.next && !self.running.contains(&transaction)
     }
 

@@ -1,6 +1,15 @@
 //! The type `Change`: one recorded change of one object.
 
-use super::Filter;
+mod fields;
+mod moment;
+mod revert;
+
+pub use fields::FieldChange;
+pub use moment::{Query, Snapshot};
+pub use revert::{ChangeRevertInput, ChangeRevertPayload, Mutation, Reverted};
+
+use super::{Actions, Filter};
+use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::graphql::{
     ContextExt as _, Cursor, DateTime, Key, Kind, Order, Owned, PageArgs, Place, SortKey, few,
@@ -9,9 +18,11 @@ use crate::graphql::{
 use crate::identity::ActorObject;
 use crate::permission::Permission;
 use async_graphql::connection::Connection;
-use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject, Subscription};
+use async_graphql::{Context, Enum, ID, InputObject, Object, Subscription};
 use entity::tenant::history::{Action, Column, Entity, Model};
+use fields::{camel, snake, values};
 use futures::{FutureExt as _, Stream, TryStreamExt as _};
+use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, Select};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -29,25 +40,60 @@ const OBJECTS: Order = Order {
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[graphql(remote = "Action")]
 pub enum ChangeAction {
     /// The object was made.
     Create,
     /// It was removed.
     Delete,
+    /// Something was refused for want of a permission: no change of the object.
+    Denied,
+    /// Something was taken out as a file: no change of the object.
+    Exported,
+    /// A link to it was given out: no change of the object.
+    LinkIssued,
+    /// An operator did something with the tenant: no change of the object.
+    Operated,
+    /// A change was taken back: the object was made again, removed, or changed.
+    Revert,
+    /// Somebody signed in: no change of the object.
+    SignIn,
+    /// Somebody tried to sign in, and failed: no change of the object.
+    SignInFailed,
     /// It was changed.
     Update,
 }
 
-/// One field of a change.
-#[derive(Clone, Debug, SimpleObject)]
-pub struct FieldChange {
-    /// The field.
-    name: String,
-    /// Its value before; null where there was none.
-    before: Option<Value>,
-    /// Its value after; null where there is none.
-    after: Option<Value>,
+impl ChangeAction {
+    fn of(change: &Model) -> Self {
+        match change.action {
+            _ if change.reverts.is_some() => Self::Revert,
+            Action::Create => Self::Create,
+            Action::Update => Self::Update,
+            Action::Delete => Self::Delete,
+            Action::SignIn => Self::SignIn,
+            Action::SignInFailed => Self::SignInFailed,
+            Action::Denied => Self::Denied,
+            Action::Exported => Self::Exported,
+            Action::LinkIssued => Self::LinkIssued,
+            Action::Operated => Self::Operated,
+        }
+    }
+
+    /// As the rows have it; nothing of their own is what takes back.
+    fn action(self) -> Option<Action> {
+        Some(match self {
+            Self::Revert => return None,
+            Self::Create => Action::Create,
+            Self::Update => Action::Update,
+            Self::Delete => Action::Delete,
+            Self::SignIn => Action::SignIn,
+            Self::SignInFailed => Action::SignInFailed,
+            Self::Denied => Action::Denied,
+            Self::Exported => Action::Exported,
+            Self::LinkIssued => Action::LinkIssued,
+            Self::Operated => Action::Operated,
+        })
+    }
 }
 
 /// One recorded change of one object.
@@ -57,9 +103,6 @@ pub struct Change(Model);
 impl Kind for Change {
     const NAME: &'static str = "Change";
 }
-
-/// What stands for a secret's value.
-const MASK: &str = "********";
 
 /// One recorded change of one object.
 #[Object]
@@ -76,7 +119,7 @@ impl Change {
 
     /// What was done.
     async fn action(&self) -> ChangeAction {
-        self.0.action.into()
+        ChangeAction::of(&self.0)
     }
 
     /// Who did it.
@@ -119,50 +162,30 @@ impl Change {
 
     #[graphql(flatten)]
     async fn subject(&self) -> Subject {
-        Subject {
-            kind: camel(&self.0.subject_type, true),
-            id: self.0.subject_id,
-        }
+        Subject::of(&self.0)
     }
 
-    /// What changed, field by field.
+    /// What changed, field by field. Empty for what is no change of the object.
     async fn fields(&self) -> Vec<FieldChange> {
-        match self.0.action {
-            Action::Create => each(&self.0.row, |value| (None, Some(value))),
-            Action::Delete => each(&self.0.row, |value| (Some(value), None)),
-            Action::Update => self
-                .0
-                .changed
-                .iter()
-                .map(|name| self.updated(name))
-                .collect(),
-        }
+        FieldChange::of(&self.0)
     }
 
-    /// Values right after this change; secrets are left out.
+    /// Values right after this change, before it for a removal; secrets are left out. What there is to say of what is no change
+    /// of the object.
     async fn snapshot(&self) -> Value {
-        let row = self.0.row.as_object().cloned().unwrap_or_default();
-        row.into_iter()
-            .map(|(name, value)| (camel(&name, false), value))
-            .collect()
+        values(&self.0.row)
+    }
+
+    /// For what was taken back: the change that was asked to be.
+    async fn reverts(&self, ctx: &Context<'_>) -> Result<Option<Self>> {
+        match self.0.reverts {
+            Some(id) => Self::find(ctx, id).await,
+            None => Ok(None),
+        }
     }
 }
 
 impl Change {
-    fn updated(&self, name: &str) -> FieldChange {
-        let is_secret = self.0.row.get(name).is_none();
-        let shown = |row: &Value| match row.get(name) {
-            _ if is_secret => Some(Value::from(MASK)),
-            Some(Value::Null) | None => None,
-            Some(value) => Some(value.clone()),
-        };
-        FieldChange {
-            name: camel(name, false),
-            before: shown(&self.0.before),
-            after: shown(&self.0.row),
-        }
-    }
-
     /// The change with this id, if it is the tenant's.
     pub async fn find(ctx: &Context<'_>, id: Uuid) -> Result<Option<Self>> {
         ctx.require(Permission::AuditRead)?;
@@ -182,14 +205,14 @@ impl Change {
         Ok(page.fetch(ctx, place, fetch).await?.connection(Self))
     }
 
-    /// A page of one object's part of it, newest first.
+    /// A page of one object's part of it, newest first; until a moment, if there is one.
     pub async fn of(
         ctx: &Context<'_>,
-        subject: Uuid,
+        (subject, at): (Uuid, Option<Timestamp>),
         page: PageArgs,
     ) -> Result<Connection<Cursor, Self>> {
         ctx.require(Permission::AuditRead)?;
-        let fetch = |slice| rows_of::<Entity>(ctx, subject, slice).boxed();
+        let fetch = |slice| rows_of::<Entity>(ctx, (subject, at), slice).boxed();
         let found = page.of(OBJECTS)?.fetch(ctx, place, fetch).await?;
         Ok(found.connection(Self))
     }
@@ -218,15 +241,30 @@ impl Owned for Entity {
     fn array(owners: Vec<Uuid>) -> sea_orm::Value {
         owners.into()
     }
+
+    fn rows(at: Option<Timestamp>) -> Select<Self> {
+        let until = at.map(|at| Column::RecordedAt.lte(at));
+        Self::find().filter(Condition::all().add_option(until))
+    }
 }
 
-/// What a change changed, by its type's name and its row. The list of resources knows how to get it.
-#[derive(Clone, Debug)]
+/// What a change changed, by its type's name and its row; by default nothing. The list of resources knows how to get it.
+#[derive(Clone, Debug, Default)]
 pub struct Subject {
     /// The type's name.
     pub kind: String,
     /// The row.
     pub id: Uuid,
+}
+
+impl Subject {
+    /// Of a change.
+    fn of(change: &Model) -> Self {
+        Self {
+            kind: camel(&change.subject_type, true),
+            id: change.subject_id,
+        }
+    }
 }
 
 /// Which changes; all that is given holds.
@@ -258,11 +296,12 @@ impl ChangeFilter {
         };
         let subject = |id: ID| parse_global_id(&id).map_or(Uuid::nil(), |(_, row)| row);
         let snakes = |types: Vec<String>| types.iter().map(|name| snake(name)).collect();
-        let actions = |actions: Vec<ChangeAction>| {
-            let kinds = [Action::Create, Action::Update, Action::Delete].into_iter();
-            kinds
-                .filter(|kind| actions.contains(&ChangeAction::from(*kind)))
-                .collect()
+        let actions = |actions: Vec<ChangeAction>| Actions {
+            reverts: actions.contains(&ChangeAction::Revert),
+            others: actions
+                .into_iter()
+                .filter_map(ChangeAction::action)
+                .collect(),
         };
         Ok(Filter {
             actor: self.actor.map(actor),
@@ -273,48 +312,6 @@ impl ChangeFilter {
             until: self.until.map(|until| until.0),
         })
     }
-}
-
-/// All fields of a row that have a value.
-fn each(row: &Value, sides: impl Fn(Value) -> (Option<Value>, Option<Value>)) -> Vec<FieldChange> {
-    let fields = row.as_object().into_iter().flatten();
-    fields
-        .filter(|(_, value)| !value.is_null())
-        .map(|(name, value)| {
-            let (before, after) = sides(value.clone());
-            FieldChange {
-                name: camel(name, false),
-                before,
-                after,
-            }
-        })
-        .collect()
-}
-
-/// `client_id` as the API spells it: `clientId`, or `ClientId` for a type.
-fn camel(name: &str, mut upper: bool) -> String {
-    let mut spelled = String::with_capacity(name.len());
-    for c in name.chars() {
-        if c == '_' {
-            upper = true;
-        } else {
-            spelled.push(if upper { c.to_ascii_uppercase() } else { c });
-            upper = false;
-        }
-    }
-    spelled
-}
-
-/// The table of a type's name: `ClientId` as the rows spell it, `client_id`.
-fn snake(name: &str) -> String {
-    let mut spelled = String::with_capacity(name.len() + 4);
-    for (index, c) in name.char_indices() {
-        if c.is_ascii_uppercase() && index > 0 {
-            spelled.push('_');
-        }
-        spelled.push(c.to_ascii_lowercase());
-    }
-    spelled
 }
 
 /// Root fields for following.
