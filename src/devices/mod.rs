@@ -13,6 +13,7 @@ use crate::actor::{Actor, RequestId};
 use crate::clock::Timestamp;
 use crate::database::{Database, Tenant, TenantTx};
 use crate::error::{Denial, Error, OnConstraint as _, Result};
+use crate::history::sign_in_failed;
 use crate::secret::HashSlot;
 use crate::tenancy::quota::{self, Coming};
 use chrono::Duration;
@@ -201,12 +202,14 @@ async fn attempt(tx: &TenantTx, slot: HashSlot, credentials: Credentials) -> Res
     let stored = device.as_ref().map(|device| device.pin_hash.as_str());
     let matches = slot.verify(&credentials.pin, stored).await?;
     let Some(device) = device else {
+        sign_in_failed(tx, "device", None).await?;
         return Ok(Attempt::Refused(Error::Unauthenticated(
             Denial::InvalidCredentials,
         )));
     };
     if !matches {
         count_failure(tx, &device).await?;
+        sign_in_failed(tx, "device", Some(device.id)).await?;
         return Ok(Attempt::Refused(Error::Unauthenticated(
             Denial::InvalidCredentials,
         )));

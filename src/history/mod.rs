@@ -1,6 +1,7 @@
 //! Reading what the triggers wrote.
 
 mod as_of;
+mod event;
 mod filter;
 pub mod graphql;
 pub mod revert;
@@ -8,6 +9,7 @@ pub mod seal;
 mod snapshot;
 
 pub use as_of::{as_of, rows_at, version};
+pub use event::sign_in_failed;
 pub use filter::{Actions, Filter};
 pub use snapshot::Snapshot;
 

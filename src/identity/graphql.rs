@@ -11,7 +11,7 @@ use crate::graphql::{
     Batch, ContextExt as _, Cursor, DateTime, Kind, PageArgs, Place, Total, UserError, expected,
     global_id, load, load_row_at, rows,
 };
-use crate::history::{as_of, graphql::Change};
+use crate::history::{as_of, graphql::Change, sign_in_failed};
 use crate::media::graphql::Media;
 use crate::permission::Permission;
 use crate::secret;
@@ -369,9 +369,15 @@ impl Mutation {
         request.end_reading().await?;
         let stored = member.as_ref().map(|member| member.password_hash.as_str());
         let matches = slot.verify(&input.password, stored).await?;
-        let member = member
-            .filter(|_| matches)
-            .ok_or(Error::Unauthenticated(Denial::InvalidCredentials))?;
+        let known = member.as_ref().map(|member| member.id);
+        let Some(member) = member.filter(|_| matches) else {
+            // Whoever it was to be or was not: it takes as long.
+            let by = Actor::System("sign-in".to_owned());
+            let tx = request.writing(&by).await?;
+            let recorded = sign_in_failed(&tx, "member", known).await;
+            tx.settle(recorded).await?;
+            return Err(Error::Unauthenticated(Denial::InvalidCredentials));
+        };
         let token = secret::new_token(TOKEN_PREFIX);
         let hash = secret::token_hash(&token);
         let tx = request.writing(&Actor::Member(member.id)).await?;

@@ -190,6 +190,6 @@ fn is_resource_type(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && ![store::STAGING, store::ANCHORS].contains(&text)
+        && text != store::STAGING
         && !text.starts_with(store::THUMBNAIL)
 }

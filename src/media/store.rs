@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 /// The resource type of bytes that are not checked yet. No media can have it.
 pub const STAGING: &str = "upload";
-/// The resource type of the anchors of a tenant's history. No media can have it.
-pub const ANCHORS: &str = "audit";
+/// The prefix of the anchors of histories. No tenant can have it: slugs begin with a letter.
+const ANCHORS: &str = "_audit";
 /// What the resource types of thumbnails begin with. No media's does.
 pub const THUMBNAIL: &str = "thumbnail-";
 
@@ -110,7 +110,7 @@ impl Store {
 
     /// The anchors of the tenant's history.
     pub fn anchors(&self, tenant: &Tenant) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        let prefix = Path::from_iter([tenant.slug.as_str(), ANCHORS]);
+        let prefix = Path::from_iter([ANCHORS, &tenant.id.to_string()]);
         self.objects.list(Some(&prefix))
     }
 
@@ -170,7 +170,11 @@ impl Key {
     /// Where the head of the tenant's history is anchored, with so many entries.
     pub fn anchor(tenant: &Tenant, number: i64) -> Self {
         Self {
-            path: Path::from_iter([&tenant.slug, ANCHORS, &format!("{number:020}.json")]),
+            path: Path::from_iter([
+                ANCHORS,
+                &tenant.id.to_string(),
+                &format!("{number:020}.json"),
+            ]),
         }
     }
 

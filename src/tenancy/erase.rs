@@ -212,7 +212,7 @@ async fn remove_jobs(database: &Database, id: Uuid) -> Result<u64> {
     Ok(removed)
 }
 
-/// Removes what is under the tenant's prefix. It is counted first: a removal that was cut short cannot say what it removed.
+/// Removes what is under the tenant's prefix, and the anchors of its history. It is counted first: a removal that was cut short cannot say what it removed.
 async fn remove_objects(database: &Database, store: &Store, id: Uuid) -> Result<()> {
     let tx = database.platform().await?;
     let Some(tenant) = doomed(&tx, id).await? else {
@@ -242,7 +242,8 @@ async fn remove_objects(database: &Database, store: &Store, id: Uuid) -> Result<
         }
         tx.commit().await?;
     }
-    let locations = store.list(&tenant).map_ok(|object| object.location);
+    let all = store.list(&tenant).chain(store.anchors(&tenant));
+    let locations = all.map_ok(|object| object.location);
     let mut removed = store.objects().delete_stream(locations.boxed());
     while let Some(removed) = removed.next().await {
         match removed {

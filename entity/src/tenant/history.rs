@@ -12,18 +12,8 @@ pub enum Action {
     Update,
     /// Deleted.
     Delete,
-    /// Somebody signed in. From here on the actions are no changes of a row.
-    SignIn,
-    /// Somebody tried to, and failed.
+    /// Somebody tried to sign in, and failed: no change of a row.
     SignInFailed,
-    /// Something was refused for want of a permission.
-    Denied,
-    /// Something was taken out, as a file.
-    Exported,
-    /// A link to something was given out.
-    LinkIssued,
-    /// An operator did something with the tenant.
-    Operated,
 }
 
 impl Action {

@@ -22,7 +22,7 @@ const COLUMN: &str = "ALTER TABLE history ADD COLUMN reverts uuid";
 const DROP_CHECK: &str = "ALTER TABLE history DROP CONSTRAINT history_action_check";
 
 const CHECK: &str = "ALTER TABLE history ADD CONSTRAINT history_action_check CHECK (action IN
-    ('create', 'update', 'delete', 'sign_in', 'sign_in_failed', 'denied', 'exported', 'link_issued', 'operated'))";
+    ('create', 'update', 'delete', 'sign_in_failed'))";
 
 const INDEX: &str = "CREATE INDEX history_created_idx ON history (subject_type, subject_id, recorded_at) WHERE action = 'create'";
 

@@ -29,7 +29,7 @@ impl FieldChange {
             }
             Action::Delete => Self::between(Some(&change.row), None),
             Action::Create => Self::between(None, Some(&change.row)),
-            _ => Vec::new(),
+            Action::SignInFailed => Vec::new(),
         }
     }
 

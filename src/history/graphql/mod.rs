@@ -45,18 +45,8 @@ pub enum ChangeAction {
     Create,
     /// It was removed.
     Delete,
-    /// Something was refused for want of a permission: no change of the object.
-    Denied,
-    /// Something was taken out as a file: no change of the object.
-    Exported,
-    /// A link to it was given out: no change of the object.
-    LinkIssued,
-    /// An operator did something with the tenant: no change of the object.
-    Operated,
     /// A change was taken back: the object was made again, removed, or changed.
     Revert,
-    /// Somebody signed in: no change of the object.
-    SignIn,
     /// Somebody tried to sign in, and failed: no change of the object.
     SignInFailed,
     /// It was changed.
@@ -70,12 +60,7 @@ impl ChangeAction {
             Action::Create => Self::Create,
             Action::Update => Self::Update,
             Action::Delete => Self::Delete,
-            Action::SignIn => Self::SignIn,
             Action::SignInFailed => Self::SignInFailed,
-            Action::Denied => Self::Denied,
-            Action::Exported => Self::Exported,
-            Action::LinkIssued => Self::LinkIssued,
-            Action::Operated => Self::Operated,
         }
     }
 
@@ -86,12 +71,7 @@ impl ChangeAction {
             Self::Create => Action::Create,
             Self::Update => Action::Update,
             Self::Delete => Action::Delete,
-            Self::SignIn => Action::SignIn,
             Self::SignInFailed => Action::SignInFailed,
-            Self::Denied => Action::Denied,
-            Self::Exported => Action::Exported,
-            Self::LinkIssued => Action::LinkIssued,
-            Self::Operated => Action::Operated,
         })
     }
 }

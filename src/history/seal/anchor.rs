@@ -8,11 +8,12 @@ use crate::error::{Error, Result};
 use crate::media::store::{self, Store};
 use crate::secret::{equal, hex};
 use chrono::TimeDelta;
+use entity::platform::tenant::State;
 use entity::platform::{seal_head, tenant};
 use futures::TryStreamExt as _;
 use object_store::{ObjectStoreExt as _, PutMode};
 use sea_orm::sea_query::{Expr, ExprTrait as _};
-use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _};
+use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -115,7 +116,8 @@ async fn moved(database: &Database, which: Condition) -> Result<Vec<(Tenant, Hea
     Ok(tenants.into_iter().filter_map(with_head).collect())
 }
 
-/// First the store, then the database's word that it is there.
+/// First the store, then the database's word that it is there. The tenant stays meanwhile: what came after its erasure would be
+/// nobody's.
 async fn put(
     database: &Database,
     keys: &Keys,
@@ -125,16 +127,23 @@ async fn put(
     let anchor = Anchor::of(head, keys.sealing());
     let text = serde_json::to_vec(&anchor).map_err(Error::internal)?;
     let path = store::Key::anchor(tenant, head.number);
-    let there = store
-        .objects()
-        .put_opts(path.path(), text.into(), PutMode::Create.into());
+    let tx = database.platform().await?;
+    let held = tenant::Entity::find_by_id(tenant.id)
+        .filter(tenant::Column::State.ne(State::Deleting))
+        .lock_shared()
+        .one(&tx)
+        .await?;
+    if held.is_none() {
+        return tx.rollback().await;
+    }
+    let objects = store.objects();
+    let there = objects.put_opts(path.path(), text.into(), PutMode::Create.into());
     match there.await {
         Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     let (slug, link) = (&tenant.slug, &anchor.link);
     tracing::info!(slug, number = head.number, link, "history anchored");
-    let tx = database.platform().await?;
     seal_head::Entity::update_many()
         .col_expr(seal_head::Column::Anchored, Expr::value(head.number))
         .col_expr(seal_head::Column::AnchoredAt, Expr::value(tx.now()))

@@ -1,6 +1,7 @@
 //! The trail: every write of a tenant's row leaves one entry, nobody can write around it, and no secret is in it.
 
 mod changes;
+mod events;
 mod guards;
 mod moments;
 mod reading;

@@ -211,7 +211,15 @@ fn a_whole_transaction_is_taken_back_in_its_order() {
         assert_eq!(told(&done.payload()["reverted"]), told(&dry));
         assert_eq!(done.payload()["revertedCount"], 4);
         assert_eq!(read(&tenant, state).await, "A device 2 2");
-        // All of it or nothing: one thing in the way keeps the rest as it is.
+    });
+}
+
+#[test]
+fn of_a_whole_transaction_all_is_taken_back_or_nothing() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let (device, ..) = tenant.device(&owner).await;
         let tx = tenant.write().await;
         execute(&tx, "UPDATE device SET name = 'three'")
             .await

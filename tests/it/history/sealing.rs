@@ -129,7 +129,7 @@ fn rows_of_another_tenant_and_a_lost_anchor_are_found() {
         let from = &other.row.schema_name;
         // The same entry of both: all that tells them apart is whose they are.
         let theirs = format!(
-            "UPDATE bulkhead.seal SET (entries, links) = (SELECT entries, links FROM bulkhead.seal o
+            "UPDATE bulkhead.seal SET (entries, links, last) = (SELECT entries, links, last FROM bulkhead.seal o
                  WHERE o.tenant_id = '{}' AND o.first = seal.first) WHERE tenant_id = {{n}} AND first = 1;
              INSERT INTO history SELECT * FROM {from}.history",
             other.row.id
@@ -141,7 +141,7 @@ fn rows_of_another_tenant_and_a_lost_anchor_are_found() {
         assert_eq!(verified[0]["fault"]["what"], "changed");
         assert_eq!(verified[0]["fault"]["number"], 1);
 
-        let anchor = format!("media/{}/audit/{count:020}.json", other.slug);
+        let anchor = format!("media/_audit/{}/{count:020}.json", other.row.id);
         let anchor = other.world.data_dir.join(anchor);
         let text = fs::read_to_string(&anchor).unwrap();
         fs::write(

@@ -173,6 +173,7 @@ pub(super) const LISTS: &[(&str, &str)] = &[
     ("Device.media", r#"{ node(id: "$Device") { ... on Device { media($page) { nodes { id } totalCount pageInfo { hasNextPage hasPreviousPage endCursor } } } } }"#),
     ("Media.history", r#"{ node(id: "$Media") { ... on Media { history($page) { nodes { id } pageInfo { hasNextPage hasPreviousPage endCursor } } } } }"#),
     ("Member.history", r#"{ node(id: "$Member") { ... on Member { history($page) { nodes { id } pageInfo { hasNextPage hasPreviousPage endCursor } } } } }"#),
+    ("Role.history", r#"{ node(id: "$Role") { ... on Role { history($page) { nodes { id } pageInfo { hasNextPage hasPreviousPage endCursor } } } } }"#),
     ("Tenant.changes", "{ tenant { changes($page) { nodes { id } pageInfo { hasNextPage hasPreviousPage endCursor } } } }"),
     ("Tenant.devices", "{ tenant { devices($page) { nodes { id } totalCount pageInfo { hasNextPage hasPreviousPage endCursor } } } }"),
     ("Tenant.devices", "{ tenant { devices(orderBy: { field: NAME }, $page) { nodes { id } pageInfo { hasNextPage hasPreviousPage endCursor } } } }"),
