@@ -109,6 +109,45 @@ fn who_has_no_credential_is_known_by_the_address() {
     });
 }
 
+/// And those at the same address whose credential works are not stopped by it.
+#[test]
+fn credentials_that_do_not_work_are_counted_for_each_address() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let world = server(RateLimits {
+            anonymous: Some(3),
+            ..RateLimits::default()
+        })
+        .await;
+        let tenant = at(world, &tenant);
+        let send = async |path: &str, address: &str, token: &str| {
+            let method = if path == "/device/me" {
+                Method::GET
+            } else {
+                Method::POST
+            };
+            let request = tenant.request(method, path).bearer_auth(token);
+            let request = request.header("X-Forwarded-For", address);
+            let query = json!({ "query": "{ viewer { expiresAt } }" });
+            tenant.send(request.json(&query)).await
+        };
+        let doors = ["/graphql", "/device/me", "/device/token/rotate"];
+        for (n, path) in doors.into_iter().enumerate() {
+            let answer = send(path, "198.51.100.7", &format!("bhd_made-up-{n}")).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
+        }
+        for path in doors {
+            let answer = send(path, "198.51.100.7", "bhd_made-up").await;
+            assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+            assert!(answer.headers.contains_key("Retry-After"), "{path}");
+        }
+        send("/graphql", "198.51.100.7", &owner).await.data();
+        let answer = send("/graphql", "198.51.100.8", "bhs_made-up").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    });
+}
+
 #[test]
 fn attempts_to_sign_in_are_counted_for_each_address() {
     run(async {
