@@ -173,13 +173,6 @@ async fn ways(app: &App, readers: &App, options: &Options) -> Result<Vec<Way>> {
         Box::pin(tenants(app, next, options.samples)),
     )
     .await?;
-    note("with the hash of a password");
-    let made = spares::fill(&app.services.database, options.samples);
-    made.await.map_err(explain)?;
-    let mut whole = Vec::new();
-    for number in 0..options.samples {
-        whole.push(create(app, number).await?);
-    }
     Ok(vec![
         way("idle", "others alone", alone),
         way(
@@ -194,13 +187,25 @@ async fn ways(app: &App, readers: &App, options: &Options) -> Result<Vec<Way>> {
             waits: None,
         },
         way("spare_busy", "from a spare, four readers beside it", busy),
-        Way {
-            key: "create",
-            name: "from a spare, its owner's password hashed beside it",
-            times: whole,
-            waits: None,
-        },
+        whole(app, options.samples).await?,
     ])
+}
+
+/// From a spare, and with the hash of the owner's password beside it.
+async fn whole(app: &App, samples: u32) -> Result<Way> {
+    note("with the hash of a password");
+    let made = spares::fill(&app.services.database, samples);
+    made.await.map_err(explain)?;
+    let mut times = Vec::new();
+    for number in 0..samples {
+        times.push(create(app, number).await?);
+    }
+    Ok(Way {
+        key: "create",
+        name: "from a spare, its owner's password hashed beside it",
+        times,
+        waits: None,
+    })
 }
 
 /// Makes tenants one after another, the password's hash given. Returns the milliseconds of each.
