@@ -20,7 +20,8 @@ pub(super) struct Claimed {
     pub(super) lane: i32,
     pub(super) tenant_id: Option<Uuid>,
     pub(super) kind: String,
-    pub(super) args: serde_json::Value,
+    /// As text: what cannot be read ends this job, and not the claim.
+    args: String,
     pub(super) claim: i64,
     pub(super) attempt: i32,
     pub(super) max_attempts: i32,
@@ -28,11 +29,17 @@ pub(super) struct Claimed {
     pub(super) actor: String,
     pub(super) request_id: Option<String>,
     pub(super) cost: f32,
-    pub(super) created_at: Timestamp,
+    /// When a worker first found that it does not know the kind, if one did.
+    pub(super) unknown_since: Option<Timestamp>,
     start: f64,
 }
 
 impl Claimed {
+    /// What it is about; nothing, which fits no kind, if it cannot be read.
+    pub(super) fn args(&self) -> serde_json::Value {
+        serde_json::from_str(&self.args).unwrap_or_default()
+    }
+
     /// How long one run may take.
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_millis(u64::try_from(self.timeout_ms).unwrap_or_default())
@@ -148,19 +155,43 @@ pub(super) async fn scan(database: &Database, of: &[String], lanes: &mut Lanes) 
     Ok(())
 }
 
+/// Of lanes that a claim did not name: those that are of other queues, and those that may not be claimed from.
+pub(super) async fn shut(
+    database: &Database,
+    lanes: &[i32],
+    of: &[String],
+) -> Result<(Vec<i32>, Vec<i32>)> {
+    let query = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "SELECT l.id, $2::text[] IS NULL OR l.queue = ANY ($2) AS ours FROM lane l LEFT JOIN tenant t ON t.id = l.tenant_id
+         WHERE l.id = ANY ($1) AND (NOT ($2::text[] IS NULL OR l.queue = ANY ($2)) OR l.paused IS NOT NULL OR t.state <> 'active')",
+        [lanes.to_vec().into(), queues(of)],
+    );
+    let (mut others, mut closed) = (Vec::new(), Vec::new());
+    for row in all(database, query).await? {
+        let lane = row.try_get("", "id")?;
+        if row.try_get("", "ours")? {
+            closed.push(lane);
+        } else {
+            others.push(lane);
+        }
+    }
+    Ok((others, closed))
+}
+
 /// Makes those ready whose time has come. Returns their lanes, and how long until the next one's.
 pub(super) async fn promote(database: &Database) -> Result<(Vec<i32>, Option<Duration>)> {
     let query = Statement::from_sql_and_values(
         DbBackend::Postgres,
         "WITH due AS (
              UPDATE job SET state = 1 WHERE id = ANY (ARRAY(
-                 SELECT id FROM job WHERE state = 6 AND run_at <= clock_timestamp()
+                 SELECT id FROM job WHERE state = 6 AND run_at <= now()
                  ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED))
              RETURNING lane, tenant_id)
          SELECT DISTINCT lane, tenant_id, NULL::float8 AS next FROM due
          UNION ALL (
              SELECT NULL, NULL, extract(epoch FROM run_at - clock_timestamp())::float8 FROM job
-             WHERE state = 6 AND run_at > clock_timestamp() ORDER BY run_at LIMIT 1)",
+             WHERE state = 6 AND run_at > now() ORDER BY run_at LIMIT 1)",
         [PROMOTED.into()],
     );
     let rows = all(database, query).await?;
@@ -187,16 +218,17 @@ pub(super) async fn register(
     tx: &PlatformTx,
     node: Uuid,
     name: &str,
-    kinds: Vec<String>,
+    (kinds, of): (Vec<String>, &[String]),
 ) -> Result<()> {
     let insert = Statement::from_sql_and_values(
         DbBackend::Postgres,
-        "INSERT INTO node (id, name, version, kinds) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO node (id, name, version, kinds, queues) VALUES ($1, $2, $3, $4, $5)",
         [
             node.into(),
             name.into(),
             env!("CARGO_PKG_VERSION").into(),
             kinds.into(),
+            queues(of),
         ],
     );
     tx.execute_raw(insert).await?;

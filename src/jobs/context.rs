@@ -7,7 +7,6 @@ use crate::database::{Tenant, TenantTx};
 use crate::error::{Error, Result};
 use crate::services::Services;
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
@@ -23,7 +22,6 @@ pub struct JobContext {
     hold: Arc<Hold>,
     made: Arc<OnceLock<Uuid>>,
     wish: Arc<Mutex<Option<Wish>>>,
-    completed: Arc<AtomicBool>,
 }
 
 /// How a run that returns without an error wants to end, if not done.
@@ -55,7 +53,6 @@ impl JobContext {
             hold,
             made: Arc::default(),
             wish: Arc::default(),
-            completed: Arc::default(),
         }
     }
 
@@ -115,7 +112,7 @@ impl JobContext {
         );
         let row = tx.query_one_raw(statement).await?;
         if row.is_some_and(|row| row.try_get("", "completed").unwrap_or(false)) {
-            self.completed.store(true, Ordering::Relaxed);
+            self.hold.complete();
             return Ok(());
         }
         Err(Error::internal("the job was lost to another run"))
@@ -123,7 +120,7 @@ impl JobContext {
 
     /// Whether the job said that it ended itself.
     pub(super) fn is_completed(&self) -> bool {
-        self.completed.load(Ordering::Relaxed)
+        self.hold.is_completed()
     }
 
     pub(super) fn wished(&self) -> Option<Wish> {

@@ -199,8 +199,13 @@ impl Dispatcher {
 
     /// Claims. None: it got some; else when to look again, if there is no word before.
     async fn fill(&mut self, wanted: usize) -> Result<Option<Instant>> {
-        self.promote().await?;
+        if let Err(error) = self.promote().await {
+            tracing::warn!(?error, "cannot look for jobs whose time has come");
+        }
         loop {
+            if self.inner.is_stopping() {
+                return Ok(Some(Instant::now()));
+            }
             self.listen();
             let offered = self.lanes.pick(2 * wanted);
             if !offered.is_empty() {
@@ -270,11 +275,19 @@ impl Dispatcher {
             .map(|(id, looked)| (*id, looked.standing()))
             .collect();
         self.lanes.claimed(offered, &standing);
+        let named = |lane: &&i32| lanes.iter().any(|(id, _)| id == *lane);
+        let missed: Vec<i32> = offered.iter().filter(|id| !named(id)).copied().collect();
         let got = !jobs.is_empty();
         for job in &jobs {
             inner.take(job);
         }
         inner.counter.put(jobs);
+        // After the jobs are in hand: this may fail.
+        if !missed.is_empty() {
+            let queues = &inner.services.config.worker_queues;
+            let (others, closed) = claim::shut(&inner.services.database, &missed, queues).await?;
+            self.lanes.shut(others, closed);
+        }
         Ok(got)
     }
 

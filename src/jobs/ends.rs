@@ -19,6 +19,8 @@ use uuid::Uuid;
 const BATCH: usize = 256;
 /// How long until a batch is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
+/// How many times what failed for a reason that we do not know is tried.
+const TRIES: u32 = 20;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(super) enum Outcome {
     Released,
     /// The same, and not to be claimed before this time has passed.
     Later(Duration),
+    /// The same, because this worker does not know the kind.
+    Unknown(Duration),
 }
 
 /// Why a run failed: whole for operators, and what the tenant may read.
@@ -61,7 +65,7 @@ impl End {
             Outcome::Dead(failure) => (4, false, Duration::ZERO, Some(failure)),
             Outcome::Cancelled(failure) => (5, false, Duration::ZERO, failure.as_ref()),
             Outcome::Released => (1, true, Duration::ZERO, None),
-            Outcome::Later(after) => (6, true, *after, None),
+            Outcome::Later(after) | Outcome::Unknown(after) => (6, true, *after, None),
         };
         let made = match &self.outcome {
             Outcome::Done(made) => *made,
@@ -76,6 +80,7 @@ impl End {
         json!({
             "id": self.job.id, "claim": self.job.claim, "state": state, "back": back,
             "after_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX), "error": error, "result": made,
+            "unknown": matches!(self.outcome, Outcome::Unknown(_)),
         })
     }
 }
@@ -91,10 +96,16 @@ pub(super) async fn write(inner: Arc<Inner>, mut ends: UnboundedReceiver<End>) {
 
 /// One that can never be written down (no end of ours should be) does not keep the others from it.
 async fn settle(inner: &Inner, batch: &[End]) {
+    let mut tries = 0;
     loop {
+        tries += 1;
         match end(&inner.services.database, batch).await {
             Ok(ended) => return settled(inner, batch, &ended),
-            Err(error) if error.is_transient() => {
+            // PostgreSQL is waited for; what it objects to is tried some times.
+            Err(error)
+                if error.is_transient()
+                    && !(matches!(error, Error::Internal(_)) && tries >= TRIES) =>
+            {
                 tracing::warn!(
                     ?error,
                     "cannot write down how jobs ended; it is tried again"

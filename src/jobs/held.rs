@@ -28,6 +28,7 @@ pub(super) struct Hold {
 struct State {
     begun: Option<Instant>,
     progress: Option<f32>,
+    is_completed: bool,
 }
 
 impl Hold {
@@ -39,6 +40,20 @@ impl Hold {
     /// How far it has come; what was not told yet is replaced.
     pub(super) fn progress(&self, done: f32) {
         self.lock().progress = Some(done);
+    }
+
+    /// The run is over; only that is to be written down.
+    pub(super) fn end(&self) {
+        self.lock().begun = None;
+    }
+
+    /// Its end was written down in its own unit of work: that the job is gone then is no loss.
+    pub(super) fn complete(&self) {
+        self.lock().is_completed = true;
+    }
+
+    pub(super) fn is_completed(&self) -> bool {
+        self.lock().is_completed
     }
 
     fn is_overdue(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The lanes that may have jobs to run, as this process remembers them: a hint, and never trusted. What it lacks is found by a
 //! scan before anybody sleeps, and what it has too much is said by the claim.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// How long a lane is left alone that may not run more for now: at its cap, or without tokens.
@@ -35,6 +35,8 @@ struct Lane {
 #[derive(Debug)]
 pub(super) struct Lanes {
     known: HashMap<i32, Lane>,
+    /// Of queues that this process does not serve: word of them is nothing to it.
+    others: HashSet<i32>,
     /// When a scan may be made again.
     scan: Instant,
     /// Something may be there that no lane here stands for.
@@ -45,6 +47,7 @@ impl Default for Lanes {
     fn default() -> Self {
         Self {
             known: HashMap::new(),
+            others: HashSet::new(),
             scan: Instant::now(),
             incomplete: true,
         }
@@ -55,6 +58,9 @@ impl Lanes {
     /// There is word of these. What they stand at is not known: they are looked at first.
     pub(super) fn woken(&mut self, lanes: impl IntoIterator<Item = i32>) {
         for lane in lanes {
+            if self.others.contains(&lane) {
+                continue;
+            }
             self.known.entry(lane).or_insert(Lane {
                 vtime: f64::MIN,
                 blocked: None,
@@ -112,6 +118,14 @@ impl Lanes {
         let known = self.known.len();
         self.known.retain(|_, lane| lane.misses < MISSES);
         self.incomplete |= self.known.len() < known;
+    }
+
+    /// Those are of other queues, for good; these are closed until there is word of them, or a scan finds them.
+    pub(super) fn shut(&mut self, others: Vec<i32>, closed: Vec<i32>) {
+        for lane in others.iter().chain(&closed) {
+            self.known.remove(lane);
+        }
+        self.others.extend(others);
     }
 
     /// Whether a scan is due before sleeping: now, or at that time.

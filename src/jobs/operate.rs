@@ -336,7 +336,7 @@ pub async fn top(tx: &PlatformTx, most: u32) -> Result<Vec<Load>> {
              ), over AS (
                  SELECT tenant_id, count(*) AS jobs, count(*) FILTER (WHERE state = 4) AS dead,
                      percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - run_at)) AS wait
-                 FROM job_done WHERE finished_at > clock_timestamp() - interval '1 minute' GROUP BY tenant_id
+                 FROM job_done WHERE finished_at > now() - interval '1 minute' GROUP BY tenant_id
              ), who AS (
                  SELECT tenant_id FROM ready UNION SELECT tenant_id FROM running UNION SELECT tenant_id FROM over)
              SELECT t.slug AS tenant, coalesce(r.jobs, 0)::bigint AS ready, r.oldest, coalesce(n.jobs, 0) AS running,

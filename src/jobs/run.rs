@@ -38,7 +38,9 @@ pub(super) async fn run(inner: Arc<Inner>, job: Claimed, token: TaskTrackerToken
     let begun = Instant::now();
     let ran = outcome(&inner, &job).instrument(span.clone()).await;
     match &ran.outcome {
-        Outcome::Released | Outcome::Later(_) => inner.means.gave_back(job.lane, job.cost.into()),
+        Outcome::Released | Outcome::Later(_) | Outcome::Unknown(_) => {
+            inner.means.gave_back(job.lane, job.cost.into())
+        }
         _ => inner
             .means
             .ran(&job.kind, job.lane, begun.elapsed(), job.cost.into()),
@@ -99,7 +101,7 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
         let lost = Error::internal("its worker was lost, the last time too");
         return bury(job, kind, context, lost).await.into();
     }
-    let work = in_time(job, (kind.run)(job.args.clone(), context.clone()));
+    let work = in_time(job, (kind.run)(job.args(), context.clone()));
     let ended = tokio::select! {
         ended = work => ended,
         () = hold.lost.cancelled() => return Outcome::Released.into(),
@@ -136,8 +138,9 @@ async fn gave_up(hold: &Hold) {
 /// A newer binary may know the kind: during a deployment both claim. No attempt is charged.
 fn unknown(inner: &Inner, job: &Claimed) -> Outcome {
     let now = inner.services.database.clock().now();
-    if (now - job.created_at).to_std().unwrap_or_default() < UNKNOWN_FOR {
-        return Outcome::Later(UNKNOWN.mul_f64(rand::random_range(0.5..1.5)));
+    let since = job.unknown_since.unwrap_or(now);
+    if (now - since).to_std().unwrap_or_default() < UNKNOWN_FOR {
+        return Outcome::Unknown(UNKNOWN.mul_f64(rand::random_range(0.5..1.5)));
     }
     let kind = &job.kind;
     Outcome::Dead(failed(&Error::internal(format!(
@@ -160,7 +163,7 @@ async fn in_time(job: &Claimed, work: impl Future<Output = Result<()>>) -> Resul
 /// Lets the kind tidy up. If that fails for a passing reason, it is tried again for as long as it takes.
 async fn bury(job: &Claimed, kind: Kind, context: JobContext, error: Error) -> Outcome {
     let failure = failed(&error);
-    let buried = in_time(job, (kind.bury)(job.args.clone(), context, Arc::new(error))).await;
+    let buried = in_time(job, (kind.bury)(job.args(), context, Arc::new(error))).await;
     match buried {
         Err(Error::Unavailable | Error::Timeout) => Outcome::Retry(backoff(job.attempt), failure),
         Err(error) => {

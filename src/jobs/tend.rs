@@ -9,6 +9,7 @@ use sea_orm::{DbBackend, Statement};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 use uuid::Uuid;
 
@@ -27,29 +28,42 @@ const GATHER: Duration = Duration::from_millis(50);
 
 /// Tends until it is dropped.
 pub(super) async fn tend(inner: Arc<Inner>) {
+    let (heard, when) = watch::channel(Instant::now());
+    tokio::join!(rounds(&inner, heard), guard(&inner, when));
+}
+
+/// Who could not say for two beats that he lives stops before his leases end and other runs begin: whatever a round waits for.
+async fn guard(inner: &Inner, heard: watch::Receiver<Instant>) {
+    loop {
+        let end = *heard.borrow() + 2 * BEAT;
+        if end <= Instant::now() {
+            inner.held.lose_all();
+            sleep(AGAIN).await;
+        } else {
+            sleep_until(end.into()).await;
+        }
+    }
+}
+
+async fn rounds(inner: &Inner, heard: watch::Sender<Instant>) {
     let mut reserved = inner.services.database.reserve();
-    let mut heard = Instant::now();
     let (mut beat, mut reap, mut days) = (Instant::now(), Instant::now(), Instant::now());
     loop {
         let now = Instant::now();
         if beat <= now {
             let asked = Instant::now();
-            let is_heard = done("prolong the claims", signal(&inner, &mut reserved).await);
+            let is_heard = done("prolong the claims", signal(inner, &mut reserved).await);
             if is_heard {
-                heard = asked;
+                heard.send_replace(asked);
             }
             beat = asked + if is_heard { BEAT } else { AGAIN };
         }
-        // Who could not say for two beats that he lives stops before his leases end and other runs begin.
-        if heard.elapsed() > 2 * BEAT {
-            inner.held.lose_all();
-        }
         if reap <= now {
-            done("look for lost jobs", take_back(&inner, &mut reserved).await);
+            done("look for lost jobs", take_back(inner, &mut reserved).await);
             reap = now + REAP;
         }
         if days <= now {
-            let kept = keep_days(&inner, &mut reserved).await;
+            let kept = keep_days(inner, &mut reserved).await;
             days = now
                 + if done("keep the days of jobs", kept) {
                     DAYS
@@ -57,7 +71,7 @@ pub(super) async fn tend(inner: Arc<Inner>) {
                     REAP
                 };
         }
-        done("tell progress", tell(&inner, &mut reserved).await);
+        done("tell progress", tell(inner, &mut reserved).await);
         tokio::select! {
             () = sleep_until(beat.min(reap).into()) => {}
             () = sleep(PROGRESS) => {}
@@ -111,6 +125,7 @@ fn judge(hold: &Hold, found: Option<(i64, bool)>) {
                 hold.cancelled.cancel();
             }
         }
+        _ if hold.is_completed() => {}
         _ => hold.lost.cancel(),
     }
 }
@@ -137,18 +152,28 @@ async fn take_back(inner: &Inner, reserved: &mut Reserved) -> Result<()> {
     Ok(())
 }
 
+/// Days are made in one transaction and forgotten each in its own: no two of them wait for each other.
 async fn keep_days(inner: &Inner, reserved: &mut Reserved) -> Result<()> {
+    let forget = "DELETE FROM node WHERE beat_at < clock_timestamp() - interval '1 day'
+             AND virtual_time IS DISTINCT FROM (SELECT max(n.virtual_time) FROM node n
+                 WHERE n.queues IS NOT DISTINCT FROM node.queues)";
+    let forget = Statement::from_string(DbBackend::Postgres, forget);
+    reserved.query(forget).await?;
+    let make = Statement::from_string(DbBackend::Postgres, "SELECT make_job_days()::text");
+    reserved.query(make).await?;
     let days = i32::try_from(inner.services.config.job_days).unwrap_or(i32::MAX);
-    let keep = Statement::from_sql_and_values(
-        DbBackend::Postgres,
-        "WITH forgotten AS (
-             DELETE FROM node WHERE beat_at < clock_timestamp() - interval '1 day'
-                 AND virtual_time IS DISTINCT FROM (SELECT max(virtual_time) FROM node))
-         SELECT keep_job_days($1)::text",
-        [days.into()],
-    );
-    reserved.query(keep).await?;
-    Ok(())
+    loop {
+        let drop = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT drop_job_day($1) AS dropped",
+            [days.into()],
+        );
+        let dropped = reserved.query(drop).await?;
+        let more = dropped.first().map(|row| row.try_get("", "dropped"));
+        if !more.transpose()?.unwrap_or(false) {
+            return Ok(());
+        }
+    }
 }
 
 async fn tell(inner: &Inner, reserved: &mut Reserved) -> Result<()> {

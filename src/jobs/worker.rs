@@ -83,6 +83,8 @@ impl Worker {
             tokio::spawn(tend::tend(Arc::clone(&inner))).abort_handle(),
         ];
         let dispatching = Arc::clone(&inner);
+        // A claim that is under way ends before a stop does.
+        let token = inner.running.token();
         tokio::spawn(async move {
             while let Err(error) = register(&dispatching).await {
                 tracing::warn!(?error, "cannot register as a worker");
@@ -92,6 +94,7 @@ impl Worker {
                 }
             }
             Dispatcher::new(dispatching).run().await;
+            drop(token);
         });
         fang::start(&inner).await;
         Self { inner, tasks }
@@ -123,7 +126,11 @@ impl Worker {
 async fn register(inner: &Inner) -> Result<()> {
     let tx = inner.services.database.platform().await?;
     let name = std::process::id().to_string();
-    claim::register(&tx, inner.id, &name, inner.kinds.names()).await?;
+    let served = (
+        inner.kinds.names(),
+        inner.services.config.worker_queues.as_slice(),
+    );
+    claim::register(&tx, inner.id, &name, served).await?;
     tx.commit().await
 }
 
@@ -173,6 +180,9 @@ impl Inner {
 
     /// Has it written down.
     pub(super) fn end(&self, end: End) {
+        if let Some(hold) = self.held.get(end.job.id) {
+            hold.end();
+        }
         // The writer lives as long as this sender.
         let _ = self.ends.send(end);
     }

@@ -54,8 +54,8 @@ const LANE: [&str; 6] = [
 ];
 
 /// `state`: 1 ready, 2 running, 6 scheduled for `run_at`. `cost` is what its lane was charged for it, `cancel` that it is to
-/// end. Jobs that are over leave this table.
-const JOB: [&str; 5] = [
+/// end, `unknown_since` when a worker first found that it does not know the kind. Jobs that are over leave this table.
+const JOB: [&str; 6] = [
     "ALTER TABLE job DROP CONSTRAINT job_tenant_id_fkey, DROP CONSTRAINT job_state_check,
         ALTER COLUMN tenant_id DROP NOT NULL,
         ADD COLUMN lane integer,
@@ -63,7 +63,10 @@ const JOB: [&str; 5] = [
         ADD COLUMN cost real,
         ADD COLUMN cancel boolean NOT NULL DEFAULT false,
         ADD COLUMN progress real,
-        ADD COLUMN unique_key text",
+        ADD COLUMN unique_key text,
+        ADD COLUMN unknown_since timestamptz",
+    // What a worker of before would claim it could not end any more: it claims nothing.
+    "ALTER SEQUENCE job_claim RENAME TO claim_number",
     "UPDATE job SET lane = l.id FROM lane l WHERE l.tenant_id = job.tenant_id AND l.queue = 'default'",
     "UPDATE job SET state = 6 WHERE state = 1 AND run_at > now()",
     "DROP INDEX job_ready_idx, job_running_idx, job_open_idx",
@@ -71,7 +74,7 @@ const JOB: [&str; 5] = [
 ];
 
 /// `state`: 3 done, 4 dead, 5 cancelled. What no day's partition takes is in the default one, until the keeper makes the day's.
-const JOB_DONE: [&str; 6] = [
+const JOB_DONE: [&str; 7] = [
     "CREATE TABLE job_done (
         id uuid NOT NULL,
         lane integer NOT NULL,
@@ -97,11 +100,24 @@ const JOB_DONE: [&str; 6] = [
         changed_in bigint DEFAULT txid_current()
     ) PARTITION BY RANGE (finished_at)",
     "CREATE TABLE job_done_default PARTITION OF job_done DEFAULT",
+    // A month of what is over has its days; what is older goes to none, for it is forgotten.
+    r"DO $$
+    DECLARE day date;
+    BEGIN
+        SET LOCAL timezone = 'UTC';
+        FOR day IN SELECT generate_series(current_date - 31, current_date + 2, interval '1 day') LOOP
+            CONTINUE WHEN day < current_date AND NOT EXISTS (SELECT FROM job
+                WHERE state BETWEEN 3 AND 5 AND coalesce(finished_at, created_at) >= day
+                    AND coalesce(finished_at, created_at) < day + 1);
+            EXECUTE format('CREATE TABLE %I PARTITION OF job_done FOR VALUES FROM (%L) TO (%L)',
+                'job_done_' || to_char(day, 'YYYYMMDD'), day, day + 1);
+        END LOOP;
+    END $$",
     "INSERT INTO job_done (id, lane, tenant_id, kind, args, state, priority, run_at, attempt, max_attempts, timeout_ms, worker,
         actor, request_id, errors, created_at, started_at, finished_at, result_id, changed_in)
     SELECT id, lane, tenant_id, kind, args, state, priority, run_at, attempt, max_attempts, timeout_ms, worker,
         actor, request_id, errors, created_at, started_at, coalesce(finished_at, created_at), result_id, changed_in
-    FROM job WHERE state BETWEEN 3 AND 5",
+    FROM job WHERE state BETWEEN 3 AND 5 AND coalesce(finished_at, created_at) >= now() - interval '31 days'",
     "DELETE FROM job WHERE state BETWEEN 3 AND 5",
     "ALTER TABLE job DROP COLUMN finished_at, DROP COLUMN result_id",
     "ALTER TABLE job ALTER COLUMN lane SET NOT NULL,
@@ -109,10 +125,11 @@ const JOB_DONE: [&str; 6] = [
         ADD CONSTRAINT job_state_check CHECK (state IN (1, 2, 6))",
 ];
 
-/// A process that runs jobs: its last sign of life, and the smallest start tag of its last claim.
+/// A process that runs jobs: of these queues, or of all, its last sign of life, and the smallest start tag of its last claim.
 const NODE: [&str; 1] = ["CREATE TABLE node (
         id uuid CONSTRAINT node_pkey PRIMARY KEY,
         name text NOT NULL,
+        queues text[],
         version text NOT NULL,
         kinds text[] NOT NULL,
         started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -121,9 +138,8 @@ const NODE: [&str; 1] = ["CREATE TABLE node (
         claimed_at timestamptz
     ) WITH (fillfactor = 50)"];
 
-/// Jobs that are over are added in the order of their ids, nearly: for the few that are looked for without their tenant, a
-/// BRIN index will do.
-const INDEXES: [&str; 8] = [
+/// Jobs that are over are added in the order of their end: a BRIN index tells what ended last.
+const INDEXES: [&str; 9] = [
     "CREATE INDEX job_ready_idx ON job (lane, priority, seq) WHERE state = 1",
     "CREATE INDEX job_due_idx ON job (run_at) WHERE state = 6",
     "CREATE INDEX job_running_idx ON job (lane) WHERE state = 2",
@@ -132,7 +148,8 @@ const INDEXES: [&str; 8] = [
     "CREATE INDEX job_done_tenant_idx ON job_done (tenant_id, id)",
     "CREATE INDEX job_done_failed_idx ON job_done (tenant_id, id) WHERE state <> 3",
     "CREATE INDEX job_done_changed_idx ON job_done (tenant_id, changed_in)",
-    "CREATE INDEX job_done_id_idx ON job_done USING brin (id)",
+    "CREATE INDEX job_done_id_idx ON job_done (id)",
+    "CREATE INDEX job_done_finished_idx ON job_done USING brin (finished_at)",
 ];
 
 /// A job that names no lane is in its tenant's first: so is one that an older binary adds.

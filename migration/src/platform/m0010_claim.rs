@@ -25,8 +25,8 @@ impl MigrationTrait for Migration {
 ///    does not conflict), and one that is locked is skipped. Only if all are, it waits for one.
 /// 2. Only then, in a statement of its own, is counted what runs: a count from before the lock is not to be trusted.
 /// 3. Start tags: a lane's own virtual time, but not before the present one, so that none gathers credit while it is idle. The
-///    present virtual time is the smallest tag that entered service last, in any process: the largest would bring those behind
-///    forward, whatever their weight.
+///    present virtual time is the smallest tag that entered service last, in any process of the same queues (time passes in each
+///    set of queues for itself): the largest would bring those behind forward, whatever their weight.
 /// 4. The smallest tags start. A lane is looked into a little deeper than its share: what it lacks it makes up the next time.
 ///
 /// The plan must not depend on statistics, which no queue of changing size has: no hash, no merge, no scan of a table; and it is
@@ -34,8 +34,8 @@ impl MigrationTrait for Migration {
 const CLAIM: &str = r"CREATE FUNCTION claim_jobs(node_id uuid, candidates integer[], wanted integer, queues text[], costs jsonb,
     corrections jsonb)
 RETURNS TABLE (lane integer, room integer, found bigint, start double precision, weight real, id uuid, tenant_id uuid,
-    kind text, args jsonb, claim bigint, attempt integer, max_attempts integer, timeout_ms integer, actor text,
-    request_id text, cost real, created_at timestamptz)
+    kind text, args text, claim bigint, attempt integer, max_attempts integer, timeout_ms integer, actor text,
+    request_id text, cost real, unknown_since timestamptz)
 LANGUAGE plpgsql
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET enable_bitmapscan = off
     SET plan_cache_mode = force_generic_plan SET jit = off
@@ -47,13 +47,13 @@ DECLARE
     limited uuid[];
     one integer;
     depth integer;
-    token bigint := nextval('job_claim');
+    token bigint := nextval('claim_number');
     moment timestamptz;
 BEGIN
     -- A claim that is lost in a crash is a job that is still ready.
     SET LOCAL synchronous_commit = off;
     SELECT coalesce(min(n.virtual_time) FILTER (WHERE n.claimed_at > clock_timestamp() - interval '1 second'),
-        max(n.virtual_time), 0) INTO present FROM node n;
+        max(n.virtual_time), 0) INTO present FROM node n WHERE n.queues IS NOT DISTINCT FROM claim_jobs.queues;
     LOOP
         locked := ARRAY(
             SELECT l.id FROM lane l LEFT JOIN tenant t ON t.id = l.tenant_id
@@ -123,8 +123,8 @@ BEGIN
         UPDATE job q SET state = 2, attempt = q.attempt + 1, claim = token, worker = node_id::text, cost = t.cost,
             lease_until = moment + interval '30 seconds', started_at = moment, progress = NULL
         FROM taken t WHERE q.id = t.id
-        RETURNING t.lane, NULL::integer, NULL::bigint, t.tag, t.weight, q.id, q.tenant_id, q.kind, q.args, q.claim, q.attempt,
-            q.max_attempts, q.timeout_ms, q.actor, q.request_id, q.cost, q.created_at
+        RETURNING t.lane, NULL::integer, NULL::bigint, t.tag, t.weight, q.id, q.tenant_id, q.kind, q.args::text, q.claim, q.attempt,
+            q.max_attempts, q.timeout_ms, q.actor, q.request_id, q.cost, q.unknown_since
     )
     SELECT * FROM begun
     UNION ALL

@@ -8,7 +8,7 @@ pub(super) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::run(manager, &[END, REAP, KEEP_DAYS]).await
+        crate::run(manager, &[END, REAP, MAKE_DAYS, DROP_DAY]).await
     }
 }
 
@@ -25,7 +25,7 @@ BEGIN
     RETURN QUERY
     WITH said AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(ends)
-            AS e (id uuid, claim bigint, state smallint, back boolean, after_ms bigint, error jsonb, result uuid)
+            AS e (id uuid, claim bigint, state smallint, back boolean, after_ms bigint, error jsonb, result uuid, unknown boolean)
     ), gone AS (
         DELETE FROM job j USING said e
         WHERE j.id = e.id AND j.claim = e.claim AND j.state + 0 = 2 AND (e.state IN (3, 4, 5) OR j.cancel)
@@ -40,7 +40,8 @@ BEGIN
         FROM gone g
     ), again AS (
         UPDATE job j SET state = e.state, attempt = j.attempt - e.back::integer, lease_until = NULL,
-            run_at = clock_timestamp() + e.after_ms * interval '1 millisecond',
+            run_at = CASE WHEN e.after_ms = 0 THEN j.run_at ELSE clock_timestamp() + e.after_ms * interval '1 millisecond' END,
+            unknown_since = CASE WHEN e.unknown THEN coalesce(j.unknown_since, clock_timestamp()) END,
             errors = CASE WHEN e.error IS NULL THEN j.errors
                 ELSE jsonb_path_query_array(j.errors || e.error, '$[last - 4 to last]') END
         FROM said e
@@ -65,7 +66,7 @@ BEGIN
         SELECT j.id, j.cancel OR j.attempt > j.max_attempts AS over,
             jsonb_path_query_array(j.errors || jsonb_build_object('attempt', j.attempt, 'public', 'The worker was lost.',
                 'detail', 'no sign of life from ' || j.worker), '$[last - 4 to last]') AS errors
-        FROM job j WHERE j.state = 2 AND j.lease_until < clock_timestamp()
+        FROM job j WHERE j.state = 2 AND j.lease_until < now()
         ORDER BY j.lease_until LIMIT 1000 FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM job j USING lost l WHERE j.id = l.id AND l.over RETURNING j.*, l.errors AS told
@@ -83,11 +84,9 @@ BEGIN
     SELECT b.lane, b.tenant_id FROM back b UNION ALL SELECT g.lane, g.tenant_id FROM gone g;
 END $$";
 
-/// Makes the partitions of today and the days after, and drops those that are older than `days`.
-///
-/// A day is attached rather than made in its place: that waits for nobody who adds to the others. Rows that came before their
-/// day's partition are moved to it.
-const KEEP_DAYS: &str = r"CREATE FUNCTION keep_job_days(days integer) RETURNS void
+/// Makes the partitions of today and the days after. A day is attached rather than made in its place: that waits for nobody who
+/// adds to the others. Rows that came before their day's partition are moved to it.
+const MAKE_DAYS: &str = r"CREATE FUNCTION make_job_days() RETURNS void
 LANGUAGE plpgsql SET timezone = 'UTC' AS $$
 DECLARE
     day date;
@@ -106,12 +105,21 @@ BEGIN
             INSERT INTO bulkhead.%I SELECT * FROM early', day, day + 1, part);
         EXECUTE format('ALTER TABLE bulkhead.job_done ATTACH PARTITION bulkhead.%I FOR VALUES FROM (%L) TO (%L)', part, day, day + 1);
     END LOOP;
-    FOR part IN
-        SELECT c.relname FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'bulkhead.job_done'::regclass AND c.relname ~ '^job_done_\d{8}$'
-            AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - days
-    LOOP
+END $$";
+
+/// Drops the oldest partition that is older than `days`. Returns whether there was one. Those who add jobs' ends wait behind it:
+/// so it waits a moment for those who read, and is tried again.
+const DROP_DAY: &str = r"CREATE FUNCTION drop_job_day(days integer) RETURNS boolean
+LANGUAGE plpgsql SET timezone = 'UTC' SET lock_timeout = '100ms' AS $$
+DECLARE
+    part text;
+BEGIN
+    SELECT c.relname INTO part FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'bulkhead.job_done'::regclass AND c.relname ~ '^job_done_\d{8}$'
+        AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - days
+    ORDER BY c.relname LIMIT 1;
+    IF part IS NOT NULL THEN
         EXECUTE format('DROP TABLE bulkhead.%I', part);
-    END LOOP;
-    DELETE FROM bulkhead.job_done_default WHERE finished_at < current_date - days;
+    END IF;
+    RETURN part IS NOT NULL;
 END $$";

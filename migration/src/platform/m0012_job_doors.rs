@@ -15,7 +15,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// The lane of a tenant (none: the platform) and queue, made if there is none.
+/// The lane of a tenant (none: the platform) and queue, made if there is none. Each lane has a share: a tenant has few.
 const LANE: &str = r"CREATE FUNCTION lane_of(owner uuid, wanted text) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE found integer;
@@ -28,6 +28,9 @@ BEGIN
         END IF;
         IF found IS NOT NULL THEN
             RETURN found;
+        END IF;
+        IF (SELECT count(*) FROM bulkhead.lane l WHERE l.tenant_id = owner) >= 16 THEN
+            RAISE EXCEPTION 'a tenant has at most 16 queues';
         END IF;
         INSERT INTO bulkhead.lane (tenant_id, queue) VALUES (owner, wanted) ON CONFLICT DO NOTHING;
     END LOOP;
@@ -70,6 +73,9 @@ DECLARE
 BEGIN
     IF owner IS NULL THEN
         RAISE EXCEPTION 'no tenant has this schema';
+    END IF;
+    IF job_run_at > now() + interval '10 years' THEN
+        RAISE EXCEPTION 'a job is not scheduled for more than ten years from now';
     END IF;
     IF actor LIKE 'job:%' THEN
         actor := coalesce(nullif(current_setting('bulkhead.cause', true), ''), actor);
@@ -143,6 +149,8 @@ const COLUMNS: &str = "id, lane, tenant_id, kind, args, priority, run_at, attemp
 const CANCEL: &str = r"CREATE FUNCTION cancel_job(owner uuid, job_id uuid) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
+    -- What it is may change until it is locked.
+    PERFORM FROM bulkhead.job j WHERE j.id = job_id FOR UPDATE;
     WITH gone AS (
         DELETE FROM bulkhead.job j
         WHERE j.id = job_id AND j.tenant_id IS NOT DISTINCT FROM owner AND j.state + 0 IN (1, 6) RETURNING j.*)
@@ -158,7 +166,8 @@ BEGIN
 END $$";
 
 /// Begins a job anew that failed or was cancelled, with all its attempts; one that waits for another try or its time has its time
-/// now. Returns the lane; null if there is none of this owner, or it runs or succeeded. Its errors are kept.
+/// now. Returns the lane; null if there is none of this owner, it runs or succeeded, or another with its key is there. Its errors
+/// are kept.
 const RETRY: &str = r"CREATE FUNCTION retry_job(owner uuid, job_id uuid) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE its_lane integer;
@@ -176,6 +185,8 @@ BEGIN
     SELECT id, lane, tenant_id, kind, args, priority, max_attempts, timeout_ms, actor, request_id, errors, unique_key, created_at
     FROM gone RETURNING bulkhead.job.lane INTO its_lane;
     RETURN its_lane;
+EXCEPTION WHEN unique_violation THEN
+    RETURN NULL;
 END $$";
 
 /// Ends a run well, in the unit of work that has its effects. False: the claim is lost.

@@ -58,6 +58,10 @@ END $$",
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE owner uuid := (SELECT t.id FROM bulkhead.tenant t WHERE t.schema_name = '{schema}');
 BEGIN
+    -- Without one it would be the platform's.
+    IF owner IS NULL THEN
+        RAISE EXCEPTION 'no tenant has this schema';
+    END IF;
     RETURN CASE wanted
         WHEN 'cancel' THEN bulkhead.cancel_job(owner, job_id)
         WHEN 'retry' THEN bulkhead.retry_job(owner, job_id)::text
