@@ -39,7 +39,7 @@ pub(super) async fn run(inner: Arc<Inner>, job: Claimed, token: TaskTrackerToken
     let ran = outcome(&inner, &job).instrument(span.clone()).await;
     match &ran.outcome {
         Outcome::Released | Outcome::Later(_) | Outcome::Unknown(_) => {
-            inner.means.gave_back(job.lane, job.cost.into())
+            inner.means.gave_back(job.lane, job.cost.into());
         }
         _ => inner
             .means
