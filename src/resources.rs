@@ -54,6 +54,7 @@ pub struct Query(Nodes, identity::graphql::Query, tenancy::graphql::Query);
 pub struct Mutation(
     devices::graphql::Mutation,
     identity::graphql::Mutation,
+    jobs::graphql::Mutation,
     media::graphql::Mutation,
 );
 

@@ -12,6 +12,7 @@ mod m0007_lists;
 mod m0008_feed;
 mod m0009_history_plans;
 mod m0010_idempotency;
+mod m0015_jobs;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -25,6 +26,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0008_feed::Migration),
         Box::new(m0009_history_plans::Migration),
         Box::new(m0010_idempotency::Migration),
+        Box::new(m0015_jobs::Migration),
     ]
 }
 
