@@ -26,6 +26,7 @@ use crate::identity::{
 };
 use crate::jobs::{self, Kinds, graphql::Job};
 use crate::media::{self, graphql::Media};
+use crate::rates::Client;
 use crate::secret::token_hash;
 use crate::services::Services;
 use crate::tenancy::{self, graphql::Tenant};
@@ -59,6 +60,7 @@ pub struct Mutation(
     devices::graphql::Mutation,
     history::graphql::Mutation,
     identity::graphql::Mutation,
+    jobs::graphql::Mutation,
     media::graphql::Mutation,
 );
 
@@ -115,18 +117,20 @@ async fn authenticate(tx: &TenantTx, token: &str) -> Result<Caller> {
     }
 }
 
-/// The caller of a token at a tenant's host, remembered for a moment.
+/// The caller of a token at a tenant's host, remembered for a moment. One that does not work counts against its client.
 pub async fn caller(
     services: &Services,
     tenant: &Arc<TenantRow>,
+    client: &Client,
     token: &str,
 ) -> Result<Arc<Caller>> {
     let now = services.database.clock().now();
     let look_up = caller_now(services, tenant, token);
-    services
+    let known = services
         .callers
         .get(tenant.id, token_hash(token), now, look_up)
-        .await
+        .await;
+    services.rates.credential(tenant, client, known)
 }
 
 /// The same, looked up now.

@@ -14,8 +14,10 @@ mod lifecycle;
 mod limits;
 mod out;
 mod plan;
+mod queue;
 mod serve;
 mod tenant;
+mod top;
 
 use crate::config::{Config, Env};
 use crate::error::Result;
@@ -66,7 +68,17 @@ enum Command {
         worker: bool,
     },
     /// Run jobs
-    Worker,
+    Worker {
+        /// Only of these queues [default: of all]
+        #[arg(long, value_delimiter = ',')]
+        queues: Vec<String>,
+        /// So many side by side [default: worker_concurrency]
+        #[arg(long)]
+        concurrency: Option<u32>,
+    },
+    /// Look at the jobs of all tenants and at their lanes, and steer them
+    #[command(subcommand)]
+    Jobs(queue::Command),
     /// Make tenants, look at them, and lead them through their life
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -107,12 +119,13 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         out::print(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let config = cli.settings.load()?;
+    let config = cli.settings.load(cli.command.as_ref())?;
     telemetry::init(&config)?;
     match cli.command.unwrap_or(Command::Dev) {
         Command::Dev => dev::run(config).await,
         Command::Serve { worker } => serve::serve(config, worker).await,
-        Command::Worker => serve::worker(config).await,
+        Command::Worker { .. } => serve::worker(config).await,
+        Command::Jobs(command) => queue::run(config, command).await,
         Command::Plan(command) => plan::run(config, command).await,
         Command::Cell(command) => cell::run(config, command).await,
         Command::Audit(command) => return audit::run(config, command).await,
@@ -143,13 +156,25 @@ pub fn errors_text() -> String {
 }
 
 impl SettingsArgs {
-    fn load(&self) -> Result<Config> {
+    fn load(&self, command: Option<&Command>) -> Result<Config> {
         let mut flags = Vec::new();
         if let Some(data_dir) = &self.data_dir {
             flags.push(("data_dir", data_dir.display().to_string()));
         }
         if let Some(http) = &self.http {
             flags.push(("http", http.to_string()));
+        }
+        if let Some(Command::Worker {
+            queues,
+            concurrency,
+        }) = command
+        {
+            if !queues.is_empty() {
+                flags.push(("worker_queues", queues.join(",")));
+            }
+            if let Some(concurrency) = concurrency {
+                flags.push(("worker_concurrency", concurrency.to_string()));
+            }
         }
         Config::load(self.config.as_deref(), &flags)
     }

@@ -36,3 +36,13 @@ pub(super) fn table<const N: usize>(
     }
     text
 }
+
+/// A time as people read it: `12 ms`, `3.4 s`, `7 min`, `2 h`.
+pub(super) fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => format!("{:.0} ms", s.max(0.0) * 1e3),
+        s if s < 100.0 => format!("{s:.1} s"),
+        s if s < 6_000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.0} h", s / 3_600.0),
+    }
+}

@@ -103,6 +103,13 @@ pub struct Config {
     pub archive_days: u32,
     /// Jobs run side by side in a process.
     pub worker_concurrency: u32,
+    /// Short jobs fetched ahead of that at most.
+    pub worker_prefetch: u32,
+    /// The queues whose jobs a process runs; all unless set.
+    #[serde(deserialize_with = "listed")]
+    pub worker_queues: Vec<String>,
+    /// Days that jobs which are over are kept.
+    pub job_days: u32,
     /// Schemas made ahead of time, so that a new tenant is there at once; 0 makes none.
     pub spares: u32,
     /// What is logged, e.g. `info,bulkhead=debug`.
@@ -189,6 +196,9 @@ impl Default for Config {
             session_days: 14,
             archive_days: 30,
             worker_concurrency: 4,
+            worker_prefetch: 64,
+            worker_queues: Vec::new(),
+            job_days: 14,
             spares: 8,
             log: "warn,bulkhead=info".to_owned(),
             log_format: LogFormat::Text,

@@ -167,10 +167,12 @@ impl Changes {
         state.all || !state.untold.is_empty()
     }
 
-    /// The statements that tell all of it. NOTIFY takes a lock of the whole cluster until its commit is on the disk: this one
-    /// does not wait for the disk.
-    pub(super) fn tell(&self) -> String {
+    /// The statement that tells all of it, for a transaction that does not wait for the disk; none if there is nothing.
+    pub(super) fn tell(&self) -> Option<String> {
         let mut state = self.lock();
+        if !state.all && state.untold.is_empty() {
+            return None;
+        }
         let untold = std::mem::take(&mut state.untold);
         let tenants = if std::mem::take(&mut state.all) {
             ALL.to_owned()
@@ -178,10 +180,8 @@ impl Changes {
             let ids = untold.iter().map(|id| id.simple().to_string());
             ids.collect::<Vec<_>>().join(",")
         };
-        format!(
-            "BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {CHANNEL}, '{CHANGED}{}:{tenants}'; COMMIT",
-            self.sender
-        )
+        let sender = &self.sender;
+        Some(format!("NOTIFY {CHANNEL}, '{CHANGED}{sender}:{tenants}'"))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,7 +195,7 @@ mod tests {
     use futures::FutureExt as _;
 
     fn message(changes: &Changes) -> String {
-        let told = changes.tell();
+        let told = changes.tell().unwrap();
         told.split('\'').nth(1).unwrap().to_owned()
     }
 

@@ -4,6 +4,7 @@ use super::cell::Logins;
 use super::changes::Changes;
 use super::managed::{Server, Settings};
 use super::pool::Pool;
+use super::wakes::Wakes;
 use super::{Database, hardening, migrate, quote};
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -14,7 +15,6 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
 use std::str::FromStr as _;
 use std::sync::Arc;
-use tokio::sync::Notify;
 
 /// Database and owner role of the managed server.
 const MANAGED: &str = "bulkhead";
@@ -46,13 +46,14 @@ pub async fn connect(
         .prepare(&mut connection, &instance, config.cells)
         .await?;
     migrate::tenants(&direct).await?;
+    let sender = Clock.new_id().simple().to_string();
     let database = Database {
         listening: direct,
         pool: Pool::new(logins, config.max_connections as usize),
         unplanted: if config.pooler { quote::UNPLANTED } else { "" },
         clock: Clock,
-        enqueued: Arc::new(Notify::new()),
-        changes: Arc::new(Changes::new(Clock.new_id().simple().to_string())),
+        wakes: Arc::new(Wakes::new(sender.clone())),
+        changes: Arc::new(Changes::new(sender)),
         instance: instance.into(),
         server_version: server_version.into(),
     };

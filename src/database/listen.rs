@@ -4,6 +4,7 @@
 //! A message that is lost is a delay and no more: the connection is probed, its loss is an event, and so is its return.
 
 use super::changes::Changes;
+use super::wakes::Wakes;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _};
 use std::sync::Arc;
@@ -19,8 +20,10 @@ const TENANT: &str = "tenant:";
 const PROBE: Duration = Duration::from_secs(1);
 /// How long until a lost connection is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long between two messages of ours at least.
+/// How long between two messages about tenants' changes at least.
 const GAP: Duration = Duration::from_millis(50);
+/// The same of those about jobs: so much later may a job start than it could.
+const JOBS_GAP: Duration = Duration::from_millis(3);
 
 /// What a listener hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,19 +52,19 @@ pub(super) fn notify_tenant(id: Uuid) -> String {
     format!("NOTIFY {CHANNEL}, '{TENANT}{id}'")
 }
 
-/// Hands every event to `hear`, and carries the word of `changes`, from a task of its own.
+/// Hands every event to `hear`, and carries word of changes and jobs, from a task of its own.
 #[expect(
     clippy::disallowed_methods,
     reason = "it lives as long as the process, and ends with its handle"
 )]
 pub(super) fn listen(
     options: PgConnectOptions,
-    changes: Arc<Changes>,
+    (changes, wakes): (Arc<Changes>, Arc<Wakes>),
     hear: impl Fn(Event) + Send + Sync + 'static,
 ) -> Listener {
     let task = tokio::spawn(async move {
         loop {
-            if let Err(error) = follow(&options, &changes, &hear).await {
+            if let Err(error) = follow(&options, (&changes, &wakes), &hear).await {
                 tracing::debug!(%error, "no news from PostgreSQL");
             }
             hear(Event::Deaf);
@@ -74,7 +77,7 @@ pub(super) fn listen(
 /// Listens until the connection is lost.
 async fn follow(
     options: &PgConnectOptions,
-    changes: &Changes,
+    (changes, wakes): (&Changes, &Wakes),
     hear: &impl Fn(Event),
 ) -> Result<(), sqlx::Error> {
     let pool = PgPoolOptions::new()
@@ -87,17 +90,21 @@ async fn follow(
     listener.listen(CHANNEL).await?;
     hear(Event::Listening);
     changes.wake_all();
+    wakes.wake_all();
     let mut told = Instant::now();
     loop {
         let untold = async {
-            changes.due().await;
-            sleep_until((told + GAP).into()).await;
+            tokio::select! {
+                () = async { changes.due().await; sleep_until((told + GAP).into()).await } => {}
+                () = async { wakes.due().await; sleep_until((told + JOBS_GAP).into()).await } => {}
+            }
         };
         let statement = tokio::select! {
             news = timeout(PROBE, listener.try_recv()) => match news {
                 Ok(Ok(Some(news))) => {
                     match news.payload().strip_prefix(TENANT) {
                         Some(id) => Uuid::parse_str(id).into_iter().map(Event::Tenant).for_each(hear),
+                        None if wakes.hear(news.payload()) => {}
                         None => changes.hear(news.payload()),
                     }
                     continue;
@@ -108,7 +115,8 @@ async fn follow(
             },
             () = untold => {
                 told = Instant::now();
-                changes.tell()
+                let words: Vec<_> = changes.tell().into_iter().chain(wakes.tell()).collect();
+                tell(&words.join("; "))
             }
         };
         let done = timeout(
@@ -117,4 +125,9 @@ async fn follow(
         );
         done.await.map_err(|_| sqlx::Error::PoolTimedOut)??;
     }
+}
+
+/// NOTIFY takes a lock of the whole cluster until its commit is on the disk: these do not wait for the disk.
+fn tell(words: &str) -> String {
+    format!("BEGIN; SET LOCAL synchronous_commit = off; {words}; COMMIT")
 }

@@ -10,9 +10,11 @@ pub mod managed;
 mod migrate;
 mod pool;
 mod quote;
+mod reserved;
 mod rules;
 mod statement;
 mod unit;
+mod wakes;
 
 pub use changes::{Touched, Watch};
 pub use connect::{connect, missing_hardening, own};
@@ -20,8 +22,10 @@ pub use doctor::{Finding, Health, Look};
 pub use listen::{Event, Listener};
 pub use migrate::{TEMPLATE_SCHEMA, for_tenant, grants, lock_migrations, steps};
 pub use quote::identifier;
+pub use reserved::Reserved;
 pub use rules::Rule;
 pub use unit::{Bound, Deferred, PlatformTx, TenantTx};
+pub use wakes::{Noted, Wakes, Word};
 
 use crate::actor::Attribution;
 use crate::clock::Clock;
@@ -33,7 +37,6 @@ use sea_orm::Value;
 use sea_orm::sea_query::Expr;
 use sea_orm::sea_query::extension::postgres::PgFunc;
 use std::sync::Arc;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// The registry's row of a tenant: what binding needs, and what a unit of work knows of its tenant.
@@ -47,7 +50,7 @@ pub struct Database {
     /// What each begin says first: nothing, or, behind a pooler, what takes back the settings of its other clients.
     unplanted: &'static str,
     clock: Clock,
-    enqueued: Arc<Notify>,
+    wakes: Arc<Wakes>,
     changes: Arc<Changes>,
     instance: Arc<str>,
     server_version: Arc<str>,
@@ -106,7 +109,8 @@ impl Database {
 
     /// Hears of changes that any process makes to tenants, on a connection of its own, until the listener is dropped.
     pub fn listen(&self, hear: impl Fn(Event) + Send + Sync + 'static) -> Listener {
-        listen::listen(self.listening.clone(), Arc::clone(&self.changes), hear)
+        let words = (Arc::clone(&self.changes), Arc::clone(&self.wakes));
+        listen::listen(self.listening.clone(), words, hear)
     }
 
     /// Watches a tenant for word that it may have changed: from here at once, from other processes while there is a listener.
@@ -125,9 +129,14 @@ impl Database {
         self.changes.touched()
     }
 
-    /// Wakes when this process committed a unit of work that enqueued a job.
-    pub fn enqueued(&self) -> &Notify {
-        &self.enqueued
+    /// Word of lanes that have jobs to run.
+    pub fn wakes(&self) -> &Wakes {
+        &self.wakes
+    }
+
+    /// A connection past the pool.
+    pub fn reserve(&self) -> Reserved {
+        Reserved::new(self)
     }
 
     /// Where times and ids come from.

@@ -2,7 +2,8 @@
 
 use super::changes::Changes;
 use super::pool::Lease;
-use super::{Database, Tenant, listen, quote, statement};
+use super::wakes::Noted;
+use super::{Database, Tenant, listen, quote, statement, wakes};
 use crate::actor::Attribution;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{DeadlinePassed, Error, Result};
@@ -15,7 +16,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// An open transaction. Fields of one GraphQL query share it, so it takes turns.
@@ -211,6 +212,8 @@ impl Drop for Middle<'_> {
 pub struct Bound<S> {
     unit: Unit,
     clock: Clock,
+    /// What it does to jobs, of which its commit brings word.
+    jobs: Noted,
     scope: S,
 }
 
@@ -224,8 +227,6 @@ pub type PlatformTx = Bound<PlatformScope>;
 #[derive(Debug)]
 pub struct TenantScope {
     tenant: Arc<Tenant>,
-    enqueued: AtomicBool,
-    wake: Arc<Notify>,
     changes: Arc<Changes>,
     /// Whom its commit is left to.
     deferred: Option<Deferred>,
@@ -254,7 +255,6 @@ impl Deferred {
 /// The scope of a [`PlatformTx`].
 #[derive(Debug)]
 pub struct PlatformScope {
-    wake: Arc<Notify>,
     changes: Arc<Changes>,
 }
 
@@ -272,6 +272,11 @@ impl<S> Bound<S> {
     /// Whether a statement of it failed: PostgreSQL refuses all that follow.
     pub fn is_broken(&self) -> bool {
         self.unit.failed.load(Ordering::Relaxed)
+    }
+
+    /// What it does to jobs, of which its commit brings word.
+    pub(crate) fn jobs(&self) -> &Noted {
+        &self.jobs
     }
 
     /// Undoes it.
@@ -299,10 +304,9 @@ impl TenantTx {
         Self {
             unit,
             clock: database.clock,
+            jobs: Noted::new(&database.wakes),
             scope: TenantScope {
                 tenant,
-                enqueued: AtomicBool::new(false),
-                wake: Arc::clone(&database.enqueued),
                 changes: Arc::clone(&database.changes),
                 deferred: None,
             },
@@ -336,11 +340,6 @@ impl TenantTx {
         Ok(self.unit.batch(&told).await?)
     }
 
-    /// Notes that a job was added, so that the commit wakes this process's workers.
-    pub(crate) fn note_enqueued(&self) {
-        self.scope.enqueued.store(true, Ordering::Relaxed);
-    }
-
     /// Makes it so: rows, history and jobs together.
     pub async fn commit(mut self) -> Result<()> {
         if let Some(deferred) = self.scope.deferred.take().filter(|_| !self.is_broken()) {
@@ -352,9 +351,7 @@ impl TenantTx {
         if writes {
             self.scope.changes.note(self.scope.tenant.id);
         }
-        if self.scope.enqueued.into_inner() {
-            self.scope.wake.notify_one();
-        }
+        self.jobs.committed();
         Ok(())
     }
 
@@ -376,8 +373,8 @@ impl PlatformTx {
         Self {
             unit,
             clock: database.clock,
+            jobs: Noted::new(&database.wakes),
             scope: PlatformScope {
-                wake: Arc::clone(&database.enqueued),
                 changes: Arc::clone(&database.changes),
             },
         }
@@ -403,6 +400,14 @@ impl PlatformTx {
     /// Tells every process, when this is committed, that a tenant's row or one of its domains has changed.
     pub async fn notify_tenant(&self, id: Uuid) -> Result<()> {
         self.batch(&listen::notify_tenant(id)).await
+    }
+
+    /// Tells every process, when this is committed, that these lanes have jobs to run, or that running ones are to end.
+    pub async fn notify_jobs(&self, lanes: &[i32], cancelled: bool) -> Result<()> {
+        match wakes::notify(lanes, cancelled) {
+            Some(notify) => self.batch(&notify).await,
+            None => Ok(()),
+        }
     }
 
     /// Makes so many schemas by these statements, and writes their first rows, as this actor.
@@ -434,10 +439,9 @@ impl PlatformTx {
         Ok(Bound {
             unit: self.unit,
             clock: self.clock,
+            jobs: self.jobs,
             scope: TenantScope {
                 tenant,
-                enqueued: AtomicBool::new(false),
-                wake: self.scope.wake,
                 changes: self.scope.changes,
                 deferred: None,
             },
@@ -446,7 +450,9 @@ impl PlatformTx {
 
     /// Makes it so.
     pub async fn commit(self) -> Result<()> {
-        self.unit.commit().await
+        self.unit.commit().await?;
+        self.jobs.committed();
+        Ok(())
     }
 }
 

@@ -122,7 +122,7 @@ async fn auth(
 /// A token for its successor.
 async fn rotate_token(
     State(services): State<Arc<Services>>,
-    Extension(tenant): Extension<Arc<Tenant>>,
+    (Extension(tenant), Extension(client)): (Extension<Arc<Tenant>>, Extension<Arc<Client>>),
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
 ) -> Result<Json<TokenAnswer>> {
@@ -132,7 +132,8 @@ async fn rotate_token(
     let owner = tx
         .settle(owner)
         .await?
-        .ok_or(Error::Unauthenticated(Denial::TokenRevoked))?;
+        .ok_or(Error::Unauthenticated(Denial::TokenRevoked));
+    let owner = services.rates.credential(&tenant, &client, owner)?;
     let by = Actor::Device(owner).by_request(&request_id);
     let tx = services.database.write(&tenant, &by).await?;
     let rotation = rotate(&tx, &services.key, presented).await;
@@ -158,7 +159,7 @@ async fn rotate_token(
 /// Who the device is.
 async fn me(
     State(services): State<Arc<Services>>,
-    Extension(tenant): Extension<Arc<Tenant>>,
+    (Extension(tenant), Extension(client)): (Extension<Arc<Tenant>>, Extension<Arc<Client>>),
     headers: HeaderMap,
 ) -> Result<Json<MeAnswer>> {
     let presented = bearer(&headers)?;
@@ -175,7 +176,7 @@ async fn me(
     if known.is_err() && end_if_reused(&services.database, &tenant, presented).await? {
         services.callers.forget(tenant.id);
     }
-    let (device, expires_at) = known?;
+    let (device, expires_at) = services.rates.credential(&tenant, &client, known)?;
     record(&device);
     Ok(Json(MeAnswer {
         device: DeviceAnswer::from(&device),

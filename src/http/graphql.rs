@@ -104,7 +104,8 @@ async fn context(
     context.reason = reason(headers)?;
     context.idempotency_key = idempotency_key(headers)?;
     if let Some(token) = bearer(headers)? {
-        let caller = resources::caller(&state.services, &context.tenant, token).await?;
+        let (services, client) = (&state.services, &context.client);
+        let caller = resources::caller(services, &context.tenant, client, token).await?;
         tracing::Span::current().record("actor", tracing::field::display(&caller.actor));
         context.sign_in(caller);
     }

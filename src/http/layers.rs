@@ -117,7 +117,7 @@ pub(super) async fn tenant(
     let trusted = &services.config.trusted_proxies;
     let authority = authority(&request, trusted);
     let client = Arc::new(Client::at(client::address(&request, trusted)));
-    match served(&services, authority, request.headers()).await {
+    match served(&services, authority, (request.headers(), &client)).await {
         Ok((tenant, authority, place)) => {
             request.extensions_mut().insert(tenant);
             request.extensions_mut().insert(authority);
@@ -150,7 +150,7 @@ pub(super) async fn tenant(
 async fn served(
     services: &Services,
     authority: Result<Authority>,
-    headers: &HeaderMap,
+    (headers, client): (&HeaderMap, &Client),
 ) -> Result<(Arc<Tenant>, Authority, Option<Place>)> {
     let authority = authority?;
     // What is undone here could be large beyond all limits on what was sent.
@@ -166,15 +166,14 @@ async fn served(
     match tenant.state {
         State::Active => Ok((tenant, authority, place)),
         State::Suspended => {
-            let known = match bearer(headers) {
-                Ok(Some(token)) => resources::caller(services, &tenant, token).await.is_ok(),
-                _ => false,
+            let Ok(Some(token)) = bearer(headers) else {
+                return Err(Error::TenantNotFound);
             };
-            Err(if known {
-                Error::TenantSuspended
-            } else {
-                Error::TenantNotFound
-            })
+            match resources::caller(services, &tenant, client, token).await {
+                Ok(_) => Err(Error::TenantSuspended),
+                Err(error @ Error::RateLimited(_)) => Err(error),
+                Err(_) => Err(Error::TenantNotFound),
+            }
         }
         State::Provisioning | State::Archived | State::Deleting => Err(Error::TenantNotFound),
     }

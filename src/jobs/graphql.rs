@@ -1,16 +1,16 @@
 //! The type `Job`.
 
-use super::queue::{self, JobRow, Listed, State};
+use super::rows::{self, JobRow, Listed, State};
 use crate::database::TenantTx;
 use crate::error::{Error, Result};
 use crate::graphql::{
     Batch, ContextExt as _, Cursor, DateTime, Id, Kind, Order, PageArgs, Place, RequestContext,
-    Slice, SortKey, global_id, load, load_row, until_error,
+    Slice, SortKey, UserError, expected, global_id, load, load_row, until_error,
 };
 use crate::media::graphql::Media;
 use crate::permission::Permission;
 use async_graphql::connection::Connection;
-use async_graphql::{Context, Enum, ID, Object, Subscription};
+use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject, Subscription};
 use entity::tenant::media;
 use futures::FutureExt as _;
 use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
@@ -73,6 +73,11 @@ impl Job {
         self.state
     }
 
+    /// 0 to 1, null when the job cannot tell.
+    async fn progress(&self) -> Option<f64> {
+        self.row.progress.map(f64::from)
+    }
+
     /// Runs begun so far.
     async fn attempts(&self) -> i32 {
         self.row.attempt
@@ -129,7 +134,7 @@ impl Job {
 
     /// The job with this id as a unit of work has it: one that it added too.
     pub async fn within(tx: &TenantTx, id: Uuid) -> Result<Option<Self>> {
-        Ok(queue::find(tx, vec![id]).await?.pop().map(Self::new))
+        Ok(rows::find(tx, vec![id]).await?.pop().map(Self::new))
     }
 
     /// A page of the tenant's jobs, newest first.
@@ -151,7 +156,7 @@ impl Job {
                 oldest: slice.backwards,
                 limit: slice.limit,
             };
-            queue::list(&tx, listed).boxed()
+            rows::list(&tx, listed).boxed()
         };
         let found = page.fetch(ctx, |row| Place::by_id(row.id), fetch).await?;
         Ok(found.connection(Self::new))
@@ -167,7 +172,7 @@ impl Batch for ById {
 
     async fn load(tx: &TenantTx, keys: Vec<Self>) -> Result<HashMap<Self, JobRow>> {
         let ids = keys.into_iter().map(|key| key.0).collect();
-        let rows = queue::find(tx, ids).await?.into_iter();
+        let rows = rows::find(tx, ids).await?.into_iter();
         Ok(rows.map(|row| (Self(row.id), row)).collect())
     }
 }
@@ -181,6 +186,100 @@ fn stored(state: JobState) -> State {
         JobState::Scheduled => State::Scheduled,
         JobState::Succeeded => State::Done,
     }
+}
+
+/// Which job is to end.
+#[derive(Debug, InputObject)]
+pub struct JobCancelInput {
+    /// Which.
+    job_id: Id<Job>,
+}
+
+/// The job that is to end.
+#[derive(Debug, SimpleObject)]
+pub struct JobCancelPayload {
+    /// CANCELLED if it did not run; one that runs is told, and is cancelled within seconds.
+    job: Option<Job>,
+    /// Expected failures.
+    errors: Vec<UserError>,
+}
+
+/// Which job is to begin anew.
+#[derive(Debug, InputObject)]
+pub struct JobRetryInput {
+    /// Which.
+    job_id: Id<Job>,
+}
+
+/// The job that begins anew.
+#[derive(Debug, SimpleObject)]
+pub struct JobRetryPayload {
+    /// QUEUED, with all its attempts.
+    job: Option<Job>,
+    /// Expected failures.
+    errors: Vec<UserError>,
+}
+
+/// Root fields for writing.
+#[derive(Debug, Default)]
+pub struct Mutation;
+
+/// Root fields for writing.
+#[Object(name = "JobsMutation")]
+impl Mutation {
+    /// Ends a job that waits, and tells one that runs to end. Needs MEMBERS_MANAGE.
+    async fn job_cancel(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which job.")] input: JobCancelInput,
+    ) -> Result<JobCancelPayload> {
+        let (job, errors) = expected(cancel(ctx, input.job_id.uuid()).await)?;
+        Ok(JobCancelPayload { job, errors })
+    }
+
+    /// Begins a job anew that failed or was cancelled; one that waits for its time, or for another try, has it now. Needs
+    /// MEMBERS_MANAGE.
+    async fn job_retry(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which job.")] input: JobRetryInput,
+    ) -> Result<JobRetryPayload> {
+        let (job, errors) = expected(retry(ctx, input.job_id.uuid()).await)?;
+        Ok(JobRetryPayload { job, errors })
+    }
+}
+
+async fn cancel(ctx: &Context<'_>, id: Uuid) -> Result<Job> {
+    let tx = ctx.write(Permission::MembersManage).await?;
+    let cancelled = async {
+        match rows::cancel(&tx, id).await? {
+            Some(true) => changed(&tx, id).await,
+            Some(false) => Err(Error::invalid("jobId", "The job is over already.")),
+            None => Err(Error::NotFound("job")),
+        }
+    };
+    let cancelled = cancelled.await;
+    tx.settle(cancelled).await
+}
+
+async fn retry(ctx: &Context<'_>, id: Uuid) -> Result<Job> {
+    let tx = ctx.write(Permission::MembersManage).await?;
+    let begun = async {
+        let is_begun = rows::retry(&tx, id).await?;
+        let job = changed(&tx, id).await?;
+        if is_begun {
+            return Ok(job);
+        }
+        let told = "The job runs or has succeeded: there is nothing to try again.";
+        Err(Error::invalid("jobId", told))
+    };
+    let begun = begun.await;
+    tx.settle(begun).await
+}
+
+/// The job as the unit of work leaves it.
+async fn changed(tx: &TenantTx, id: Uuid) -> Result<Job> {
+    Job::within(tx, id).await?.ok_or(Error::NotFound("job"))
 }
 
 /// Root fields for following.
@@ -217,7 +316,7 @@ async fn there(request: &RequestContext, only: Option<Uuid>) -> Result<Vec<JobRo
     let tx = request.reading().await?;
     let rows = match only {
         Some(id) => {
-            let found = queue::find(&tx, vec![id]).await?;
+            let found = rows::find(&tx, vec![id]).await?;
             if found.is_empty() {
                 return Err(Error::NotFound("job"));
             }
@@ -228,7 +327,7 @@ async fn there(request: &RequestContext, only: Option<Uuid>) -> Result<Vec<JobRo
                 limit: NEWEST,
                 ..Listed::default()
             };
-            let mut rows = queue::list(&tx, newest).await?;
+            let mut rows = rows::list(&tx, newest).await?;
             let over = [State::Done, State::Dead, State::Cancelled].map(|state| state as i16);
             rows.retain(|row| !over.contains(&row.state));
             rows.reverse();
@@ -244,5 +343,5 @@ async fn there(request: &RequestContext, only: Option<Uuid>) -> Result<Vec<JobRo
 async fn find_again(request: Arc<RequestContext>, id: Uuid) -> Result<Option<JobRow>> {
     request.caller()?;
     let tx = request.reading().await?;
-    Ok(queue::find(&tx, vec![id]).await?.pop())
+    Ok(rows::find(&tx, vec![id]).await?.pop())
 }

@@ -1,37 +1,55 @@
 //! Jobs: work that outlives its request, run for one tenant. The only module that names fang.
 //!
-//! `queue` claims and finishes rows, `worker` runs what was claimed, behind fang's pool. A resource implements [`Job`] in
-//! its `jobs.rs` and is listed in `resources.rs`.
+//! A resource implements [`Job`] in its `jobs.rs` and is listed in `resources.rs`; [`rows`] is what a tenant sees. The queue
+//! behind fang: `dispatcher` claims for this process (`claim` in one call, from the lanes that `lanes` remembers), `fang` hands
+//! over, `run` runs, `ends` writes down how runs ended, `held` and `tend` keep the leases, `worker` starts and stops all of it.
 
+mod claim;
+mod context;
+mod dispatcher;
+mod ends;
+mod fang;
 pub mod graphql;
-mod queue;
+mod held;
+mod kinds;
+mod lanes;
+mod means;
+pub mod operate;
+pub mod rows;
+mod run;
+mod tend;
 mod worker;
 
-pub use queue::{JobRow, Listed, State, find, list};
+pub use context::JobContext;
+pub use kinds::Kinds;
 pub use worker::Worker;
 
-use crate::actor::{Actor, Attribution};
-use crate::database::{Tenant, TenantTx};
+use crate::clock::Timestamp;
+use crate::database::TenantTx;
 use crate::error::{Error, Result};
-use crate::services::Services;
-use futures::future::BoxFuture;
+use crate::secret::hex;
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// One kind of job: its arguments are the type's fields. A job may run more than once (a crash after its effects, before its
-/// end was noted), so its effects must bear repeating.
+/// end was noted), so its effects must bear repeating, or be ended together with it: [`JobContext::complete_in`].
 pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     /// Name of the kind, in rows and in the API. A change of the arguments is a new name.
     const NAME: &'static str;
+    /// The queue that its jobs wait in: a tenant has a lane in each. Lower-case letters, digits, `-` and `_`.
+    const QUEUE: &'static str = "default";
+    /// Jobs of a lower one start first, within their lane.
+    const PRIORITY: i16 = 0;
     /// How long one run may take.
     const TIMEOUT: Duration = Duration::from_mins(1);
     /// How often it is tried when the failure may pass.
     const MAX_ATTEMPTS: i32 = 8;
+    /// Whether a tenant has no more than one with the same arguments that is not over.
+    const UNIQUE: bool = false;
 
     /// Does the work.
     fn run(self, ctx: &JobContext) -> impl Future<Output = Result<()>> + Send;
@@ -43,97 +61,41 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     }
 }
 
-/// Adds a job in the caller's unit of work: it exists if and only if that commits. Its tenant is the unit's.
+/// Adds a job in the caller's unit of work: it exists if and only if that commits. Its tenant is the unit's. Returns its id, or
+/// that of the one that is there already if its kind is unique.
 pub async fn enqueue<J: Job>(tx: &TenantTx, job: &J) -> Result<Uuid> {
-    let id = tx.new_id();
+    add(tx, job, None).await
+}
+
+/// The same, not to be run before a time.
+pub async fn enqueue_at<J: Job>(tx: &TenantTx, job: &J, at: Timestamp) -> Result<Uuid> {
+    add(tx, job, Some(at)).await
+}
+
+async fn add<J: Job>(tx: &TenantTx, job: &J, at: Option<Timestamp>) -> Result<Uuid> {
+    let args = serde_json::to_value(job).map_err(Error::internal)?;
+    let key = J::UNIQUE.then(|| {
+        let sum = Sha256::digest(args.to_string());
+        format!("{}:{}", J::NAME, hex(&sum))
+    });
     let timeout = i32::try_from(J::TIMEOUT.as_millis()).map_err(Error::internal)?;
     let statement = Statement::from_sql_and_values(
         DbBackend::Postgres,
-        "SELECT enqueue($1, $2, $3, $4, $5)",
+        "SELECT id, lane FROM enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         [
-            id.into(),
+            tx.new_id().into(),
             J::NAME.into(),
-            serde_json::to_value(job).map_err(Error::internal)?.into(),
+            args.into(),
             J::MAX_ATTEMPTS.into(),
             timeout.into(),
+            J::QUEUE.into(),
+            J::PRIORITY.into(),
+            at.into(),
+            key.into(),
         ],
     );
-    tx.execute_raw(statement).await?;
-    tx.note_enqueued();
-    Ok(id)
-}
-
-/// What a running job has at hand.
-#[derive(Clone, Debug)]
-pub struct JobContext {
-    /// Shared by all.
-    pub services: Arc<Services>,
-    /// Whose job it is.
-    pub tenant: Arc<Tenant>,
-    attribution: Attribution,
-    made: Arc<OnceLock<Uuid>>,
-}
-
-impl JobContext {
-    /// Notes which media the job made: its result, once the run has succeeded.
-    pub fn made(&self, media: Uuid) {
-        // A job that notes two has made the first.
-        let _ = self.made.set(media);
-    }
-
-    /// Begins a unit of work for the job's tenant; the history will name the job, and who caused it.
-    pub async fn begin(&self) -> Result<TenantTx> {
-        self.services
-            .database
-            .write(&self.tenant, &self.attribution)
-            .await
-    }
-
-    fn new(services: Arc<Services>, tenant: Arc<Tenant>, job: &queue::Claimed) -> Self {
-        let attribution = Attribution {
-            actor: Actor::Job(job.id),
-            cause: Some(job.actor.clone()),
-            request_id: job.request_id.clone(),
-            reason: None,
-        };
-        Self {
-            services,
-            tenant,
-            attribution,
-            made: Arc::default(),
-        }
-    }
-}
-
-/// What is done with a kind's arguments.
-#[derive(Clone, Copy, Debug)]
-struct Kind {
-    run: fn(serde_json::Value, JobContext) -> BoxFuture<'static, Result<()>>,
-    bury: fn(serde_json::Value, JobContext, Arc<Error>) -> BoxFuture<'static, Result<()>>,
-}
-
-/// The kinds that this binary can run.
-#[derive(Clone, Debug, Default)]
-pub struct Kinds(BTreeMap<&'static str, Kind>);
-
-impl Kinds {
-    /// Adds a kind.
-    #[must_use]
-    pub fn with<J: Job>(mut self) -> Self {
-        let kind = Kind {
-            run: |args, ctx| Box::pin(async move { decode::<J>(args)?.run(&ctx).await }),
-            bury: |args, ctx, error| {
-                Box::pin(async move { decode::<J>(args)?.bury(&ctx, &error).await })
-            },
-        };
-        self.0.insert(J::NAME, kind);
-        self
-    }
-}
-
-fn decode<J: Job>(args: serde_json::Value) -> Result<J> {
-    serde_json::from_value(args).map_err(|e| {
-        tracing::warn!(error = %e, "a job's arguments do not fit its kind");
-        Error::invalid("args", "The job's arguments do not fit its kind.")
-    })
+    let row = tx.query_one_raw(statement).await?;
+    let row = row.ok_or_else(|| Error::internal("a job was not added"))?;
+    tx.jobs().job(row.try_get("", "lane")?);
+    Ok(row.try_get("", "id")?)
 }

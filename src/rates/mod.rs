@@ -89,6 +89,16 @@ impl Rates {
         self.tenants.charge(tenant, more, Instant::now())
     }
 
+    /// Counts a credential that does not work among what nobody asks for from that address, and refuses it for that when
+    /// there are too many. One that works is never counted here: others at its address cannot shut it out.
+    pub fn credential<T>(&self, tenant: &Tenant, client: &Client, known: Result<T>) -> Result<T> {
+        if self.enabled && matches!(known, Err(Error::Unauthenticated(_))) {
+            self.anonymous
+                .count((tenant.id, address(client)), 1, client)?;
+        }
+        known
+    }
+
     /// Counts an attempt to sign in, or refuses it.
     pub fn sign_in(&self, tenant: &Tenant, client: &Client) -> Result<()> {
         if !self.enabled {

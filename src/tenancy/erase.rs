@@ -76,8 +76,10 @@ pub async fn go_on(
     }
     patiently(database, id, Part::Schema).await?;
     told("dropped schema and role");
-    while remove_jobs(database, id).await? == JOBS {
-        told("removed jobs");
+    for table in ["job", "job_done"] {
+        while remove_jobs(database, id, table).await? == JOBS {
+            told("removed jobs");
+        }
     }
     told("removed jobs");
     remove_objects(database, store, id).await?;
@@ -196,12 +198,12 @@ async fn drop_schema(database: &Database, id: Uuid) -> Result<()> {
     tx.commit().await
 }
 
-async fn remove_jobs(database: &Database, id: Uuid) -> Result<u64> {
+async fn remove_jobs(database: &Database, id: Uuid, table: &str) -> Result<u64> {
     let tx = database.platform().await?;
     let some = Statement::from_sql_and_values(
         DbBackend::Postgres,
         format!(
-            "DELETE FROM job WHERE id = ANY (ARRAY(SELECT id FROM job WHERE tenant_id = $1 LIMIT {JOBS}))"
+            "DELETE FROM {table} WHERE id = ANY (ARRAY(SELECT id FROM {table} WHERE tenant_id = $1 LIMIT {JOBS})) AND tenant_id = $1"
         ),
         [id.into()],
     );

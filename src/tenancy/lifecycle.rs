@@ -224,7 +224,8 @@ async fn unlock_role(tx: &PlatformTx, tenant: &Tenant) -> Result<()> {
 pub async fn running(tx: &PlatformTx, tenant: Uuid) -> Result<u64> {
     let count = Statement::from_sql_and_values(
         DbBackend::Postgres,
-        "SELECT count(*) AS running FROM job WHERE tenant_id = $1 AND state = 2",
+        "SELECT count(*) AS running FROM job
+         WHERE lane = ANY (ARRAY(SELECT id FROM lane WHERE tenant_id = $1)) AND state = 2",
         [tenant.into()],
     );
     let row = tx.query_one_raw(count).await?;

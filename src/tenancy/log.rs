@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// Writes an entry: of one tenant, or of them all.
-pub(super) async fn log(
+pub async fn log(
     tx: &PlatformTx,
     operator: &str,
     (action, tenant): (&str, Option<Uuid>),

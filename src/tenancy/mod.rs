@@ -15,7 +15,7 @@ pub mod host;
 mod keeper;
 pub mod lifecycle;
 pub mod limits;
-mod log;
+pub mod log;
 pub mod quota;
 mod registry;
 pub mod retries;

@@ -55,7 +55,7 @@ pub(super) async fn look(address: &str, tenants: &[Tenant], postgres: &Postgres)
         after.rows += rows;
         after.foreign_rows += foreign;
     }
-    let jobs = "SELECT count(*) FROM bulkhead.job WHERE finished_at IS NOT NULL";
+    let jobs = "SELECT count(*) FROM bulkhead.job_done";
     after.jobs = sqlx::query_scalar(jobs).fetch_one(&mut connection).await?;
     Ok(after)
 }
@@ -126,7 +126,7 @@ async fn rows(connection: &mut PgConnection, slug: &str) -> Result<(i64, i64)> {
                 AND NOT EXISTS (SELECT FROM "{schema}".member m WHERE 'member:' || m.id = h.actor))
           + (SELECT count(*) FROM "{schema}".history h WHERE actor LIKE 'device:%'
                 AND NOT EXISTS (SELECT FROM "{schema}".device d WHERE 'device:' || d.id = h.actor))
-          + (SELECT count(*) FROM bulkhead.job j JOIN bulkhead.tenant t ON t.id = j.tenant_id
+          + (SELECT count(*) FROM bulkhead.job_done j JOIN bulkhead.tenant t ON t.id = j.tenant_id
                 WHERE t.slug = $1 AND j.kind = 'media.process'
                 AND NOT EXISTS (SELECT FROM "{schema}".media m WHERE m.id::text = j.args->>'media'))"#
     );

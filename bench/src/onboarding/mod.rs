@@ -162,33 +162,50 @@ async fn ways(app: &App, readers: &App, options: &Options) -> Result<Vec<Way>> {
     )
     .await?;
     note("from spares");
-    let made = spares::fill(&app.services.database, options.samples);
+    let made = spares::fill(&app.services.database, 2 * options.samples);
     made.await.map_err(explain)?;
     let next = first + options.samples;
-    let spare = during(
+    let spare = tenants(app, next, options.samples).await?;
+    let next = next + options.samples;
+    let busy = during(
         readers,
         &slugs,
         Box::pin(tenants(app, next, options.samples)),
     )
     .await?;
-    note("with the hash of a password");
-    let made = spares::fill(&app.services.database, options.samples);
-    made.await.map_err(explain)?;
-    let mut whole = Vec::new();
-    for number in 0..options.samples {
-        whole.push(create(app, number).await?);
-    }
     Ok(vec![
         way("idle", "others alone", alone),
-        way("batch", "from the batch of DDL", batch),
-        way("spare", "from a spare", spare),
+        way(
+            "batch",
+            "from the batch of DDL, four readers beside it",
+            batch,
+        ),
         Way {
-            key: "create",
-            name: "from a spare, its owner's password hashed beside it",
-            times: whole,
+            key: "spare",
+            name: "from a spare",
+            times: spare,
             waits: None,
         },
+        way("spare_busy", "from a spare, four readers beside it", busy),
+        whole(app, options.samples).await?,
     ])
+}
+
+/// From a spare, and with the hash of the owner's password beside it.
+async fn whole(app: &App, samples: u32) -> Result<Way> {
+    note("with the hash of a password");
+    let made = spares::fill(&app.services.database, samples);
+    made.await.map_err(explain)?;
+    let mut times = Vec::new();
+    for number in 0..samples {
+        times.push(create(app, number).await?);
+    }
+    Ok(Way {
+        key: "create",
+        name: "from a spare, its owner's password hashed beside it",
+        times,
+        waits: None,
+    })
 }
 
 /// Makes tenants one after another, the password's hash given. Returns the milliseconds of each.
@@ -268,10 +285,12 @@ fn tell(report: &mut Report, ways: &[Way], options: &Options) -> Result<()> {
         report.figure(&format!("{}_ms{suffix}", way.key), middle);
         // What matters is how long others wait for a tenant that is handed out; the rest is to compare with.
         let stall = match way.key {
-            "spare" => "stall_ms".to_owned(),
+            "spare_busy" => "stall_ms".to_owned(),
             key => format!("stall_{key}_ms"),
         };
-        report.figure(&format!("{stall}{suffix}"), waits[1]);
+        if way.waits.is_some() {
+            report.figure(&format!("{stall}{suffix}"), waits[1]);
+        }
     }
     if let Some(peer) = &options.peer_ms {
         let mut row = vec![peer.name.clone(), milliseconds(peer.ms)];

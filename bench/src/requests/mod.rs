@@ -19,6 +19,8 @@ use tokio::time::sleep;
 const QUIET: Duration = Duration::from_secs(3);
 /// How long pgbench's sessions may take to end.
 const SETTLE: Duration = Duration::from_millis(500);
+/// Short turns with and without limits on rates, side by side: what they cost is less than the machine's moods.
+const PAIRS: usize = 16;
 
 /// What `requests` can be told.
 #[derive(Debug, Args)]
@@ -119,6 +121,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let subjects = fixture::subjects(&server, &unlimited, &options).await?;
     let measured = measure(&subjects, &options, servers).await?;
     let loaded = resident_mb(server.pid());
+    let pairs = pairs(&subjects, options.connections, servers).await?;
 
     let cores = std::thread::available_parallelism()?.get();
     report.text(&format!(
@@ -129,7 +132,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         options.seconds
     ))?;
     tables::rates(&mut report, &subjects, &measured)?;
-    tables::costs(&mut report, &subjects, &measured, u32::try_from(cores)?)?;
+    let cores = u32::try_from(cores)?;
+    tables::costs(&mut report, &subjects, &measured, cores)?;
+    tables::limits(&mut report, &pairs, cores)?;
     tables::memory(&mut report, idle, loaded)?;
     report.finish()
 }
@@ -173,6 +178,36 @@ async fn measure(
         }
     }
     Ok(measured)
+}
+
+/// The row with limits on rates and without, in short turns, each first as often as the other.
+async fn pairs(
+    subjects: &[Subject],
+    connections: u16,
+    servers: Servers<'_>,
+) -> Result<Vec<[Measured; 2]>> {
+    note("what limits on rates cost");
+    let plan = Plan {
+        connections: connections.into(),
+        time: Duration::from_secs(1),
+    };
+    let free = tables::unlimited(subjects);
+    let point = tables::point(subjects);
+    let mut pairs = Vec::with_capacity(PAIRS);
+    for number in 0..PAIRS {
+        let mut order = [point, free];
+        if number % 2 == 1 {
+            order.reverse();
+        }
+        let first = turn(&subjects[order[0]], plan, servers).await?;
+        let second = turn(&subjects[order[1]], plan, servers).await?;
+        let mut pair = [first, second];
+        if number % 2 == 1 {
+            pair.reverse();
+        }
+        pairs.push(pair);
+    }
+    Ok(pairs)
 }
 
 /// Measures once, and the processor time that it took.

@@ -25,9 +25,15 @@ fn ratio(one: &[Measured], other: &[Measured]) -> f64 {
 }
 
 /// Where the last step is, which is the point query; pgbench is the first of all.
-fn point(subjects: &[Subject]) -> usize {
+pub(super) fn point(subjects: &[Subject]) -> usize {
     let step = |subject: &Subject| matches!(subject.kind, Kind::Step(_));
     subjects.iter().rposition(step).unwrap_or(0)
+}
+
+/// The same query where rates are not limited.
+pub(super) fn unlimited(subjects: &[Subject]) -> usize {
+    let free = |subject: &Subject| matches!(subject.kind, Kind::Unlimited(_));
+    subjects.iter().position(free).unwrap_or(0)
 }
 
 /// Where our own answer to this query is.
@@ -175,7 +181,22 @@ pub(super) fn costs(
     shares(report, subjects, measured, cores)
 }
 
-/// What the row costs beside pgbench's, and what of it the limits on rates do.
+/// What limits on rates cost of the server's processor time for a row.
+pub(super) fn limits(report: &mut Report, pairs: &[[Measured; 2]], cores: u32) -> Result<()> {
+    let costs = pairs.iter().map(|pair| {
+        let [limited, free] = pair.map(|turn| Cost::of(&[turn], cores).bulkhead);
+        1.0 - free / limited
+    });
+    let cost = median(costs);
+    report.figure("limits_cost", cost);
+    report.text(&format!(
+        "Of the server's time for the row, limits on rates take {:.1} % (median of {} pairs of turns).",
+        100.0 * cost,
+        pairs.len()
+    ))
+}
+
+/// What the row costs beside pgbench's.
 fn shares(
     report: &mut Report,
     subjects: &[Subject],
@@ -185,11 +206,6 @@ fn shares(
     let floor = Cost::of(&measured[0], cores);
     let point = Cost::of(&measured[point(subjects)], cores);
     report.figure("cpu_share", floor.used() / point.used());
-    let free = |subject: &Subject| matches!(subject.kind, Kind::Unlimited(_));
-    if let Some(free) = subjects.iter().position(free) {
-        let free = Cost::of(&measured[free], cores);
-        report.figure("limits_cost", 1.0 - free.bulkhead / point.bulkhead);
-    }
     report.text(&format!(
         "\nFor {:.0} % of pgbench the row may take {:.0} µs of {cores} cores; it takes {:.0}. \
          By processor time alone, pgbench's is {:.1} % of the row's.",

@@ -10,6 +10,10 @@ mod m0005_domain;
 mod m0006_acting;
 mod m0007_job_result;
 mod m0008_job_changes;
+mod m0009_queue;
+mod m0010_claim;
+mod m0011_job_ends;
+mod m0012_job_doors;
 mod m0020_seal;
 
 /// The ordered list.
@@ -23,6 +27,10 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0006_acting::Migration),
         Box::new(m0007_job_result::Migration),
         Box::new(m0008_job_changes::Migration),
+        Box::new(m0009_queue::Migration),
+        Box::new(m0010_claim::Migration),
+        Box::new(m0011_job_ends::Migration),
+        Box::new(m0012_job_doors::Migration),
         Box::new(m0020_seal::Migration),
     ]
 }

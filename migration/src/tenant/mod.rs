@@ -13,6 +13,7 @@ mod m0008_feed;
 mod m0009_history_plans;
 mod m0010_idempotency;
 mod m0011_history_reads;
+mod m0015_jobs;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -27,6 +28,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0009_history_plans::Migration),
         Box::new(m0010_idempotency::Migration),
         Box::new(m0011_history_reads::Migration),
+        Box::new(m0015_jobs::Migration),
     ]
 }
 

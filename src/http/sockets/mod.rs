@@ -45,7 +45,7 @@ pub(super) async fn open(
     let token = bearer(&headers)?.map(str::to_owned);
     // Whoever says in the request who they are needs none of the places of those who say it later.
     let caller = match &token {
-        Some(token) => Some(resources::caller(&state.services, &tenant, token).await?),
+        Some(token) => Some(resources::caller(&state.services, &tenant, &client, token).await?),
         None => None,
     };
     let who = caller.as_deref().map_or(Who::Unknown, Who::Caller);
@@ -54,7 +54,7 @@ pub(super) async fn open(
         state,
         tenant,
         authority,
-        address: client.address,
+        client,
         token,
         seat,
     };

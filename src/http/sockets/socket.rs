@@ -9,11 +9,11 @@ use crate::database::Tenant;
 use crate::error::{Error, Result};
 use crate::graphql::{Calling, refusal};
 use crate::http::State as HttpState;
+use crate::rates::Client;
 use crate::tenancy::host::Authority;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ pub(super) struct Opened {
     pub(super) state: HttpState,
     pub(super) tenant: Arc<Tenant>,
     pub(super) authority: Authority,
-    pub(super) address: IpAddr,
+    pub(super) client: Arc<Client>,
     /// Of the request that opened it, for clients that can send headers.
     pub(super) token: Option<String>,
     pub(super) seat: Seat,
@@ -117,7 +117,9 @@ async fn say(socket: &mut WebSocket, message: Message, slow: Duration) -> Result
 async fn admit(opened: &mut Opened, payload: Option<Map<String, Value>>) -> Result<Standing> {
     let token = message::token(payload.as_ref())?.or_else(|| opened.token.take());
     let services = Arc::clone(&opened.state.services);
-    let standing = Standing::begin(services, Arc::clone(&opened.tenant), token).await?;
+    let standing = Standing::begin(services, Arc::clone(&opened.tenant), token).await;
+    let rates = &opened.state.services.rates;
+    let standing = rates.credential(&opened.tenant, &opened.client, standing)?;
     let caller = standing.caller();
     if let Some(caller) = &caller {
         tracing::Span::current().record("actor", tracing::field::display(&caller.actor));
@@ -246,7 +248,7 @@ impl<'a> Operations<'a> {
             state: self.opened.state.clone(),
             tenant: self.opened.tenant.id,
             authority: self.opened.authority.clone(),
-            address: self.opened.address,
+            address: self.opened.client.address,
             calling: Calling::clone(&self.calling),
             id: id.clone(),
             number: self.begun,

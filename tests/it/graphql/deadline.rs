@@ -84,6 +84,36 @@ fn a_mutations_field_that_is_too_late_changes_nothing() {
     });
 }
 
+/// What is done stays done, and whoever asked is told so as far as the time went.
+#[test]
+fn a_mutation_whose_answer_is_too_late_has_changed_what_it_says() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let (device, ..) = tenant.device(&owner).await;
+        set(&tenant, &["--statement-timeout", "3s"]).await;
+        let nap = NAP.replace("device", "history");
+        let mut superuser = tenant.superuser().await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(nap))
+            .execute(&mut superuser)
+            .await
+            .unwrap();
+        let reads = many(15, |n| {
+            format!("h{n}: history(first: {n}) {{ nodes {{ id }} }} ")
+        });
+        let document = format!(
+            r#"mutation {{ deviceUpdate(input: {{ deviceId: "{device}", name: "Late" }}) {{ device {{ name {reads} }} }} }}"#
+        );
+        let answer = tenant.gql(Some(&owner), &document).await;
+        let error = &answer.body["errors"][0];
+        assert_eq!(error["extensions"]["code"], "OPERATION_TIMEOUT");
+        assert_eq!(error["path"][0], "deviceUpdate");
+        let query = format!(r#"{{ node(id: "{device}") {{ ... on Device {{ name }} }} }}"#);
+        let answer = tenant.gql(Some(&owner), &query).await;
+        assert_eq!(answer.data()["node"]["name"], "Late");
+    });
+}
+
 #[test]
 fn a_store_that_does_not_answer_is_not_waited_for_either() {
     run(async {

@@ -1,6 +1,6 @@
 //! How fast requests may come: by root fields, for each member, device, address and tenant.
 
-use crate::harness::{Answer, Tenant, World, run, world};
+use crate::harness::{Answer, Events, Heard, Socket, Tenant, World, run, world};
 use bulkhead::config::RateLimits;
 use bulkhead::identity::BuiltIn;
 use reqwest::{Method, StatusCode};
@@ -109,6 +109,45 @@ fn who_has_no_credential_is_known_by_the_address() {
     });
 }
 
+/// And those at the same address whose credential works are not stopped by it.
+#[test]
+fn credentials_that_do_not_work_are_counted_for_each_address() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let world = server(RateLimits {
+            anonymous: Some(3),
+            ..RateLimits::default()
+        })
+        .await;
+        let tenant = at(world, &tenant);
+        let send = async |path: &str, address: &str, token: &str| {
+            let method = if path == "/device/me" {
+                Method::GET
+            } else {
+                Method::POST
+            };
+            let request = tenant.request(method, path).bearer_auth(token);
+            let request = request.header("X-Forwarded-For", address);
+            let query = json!({ "query": "{ viewer { expiresAt } }" });
+            tenant.send(request.json(&query)).await
+        };
+        let doors = ["/graphql", "/device/me", "/device/token/rotate"];
+        for (n, path) in doors.into_iter().enumerate() {
+            let answer = send(path, "198.51.100.7", &format!("bhd_made-up-{n}")).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
+        }
+        for path in doors {
+            let answer = send(path, "198.51.100.7", "bhd_made-up").await;
+            assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+            assert!(answer.headers.contains_key("Retry-After"), "{path}");
+        }
+        send("/graphql", "198.51.100.7", &owner).await.data();
+        let answer = send("/graphql", "198.51.100.8", "bhs_made-up").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    });
+}
+
 #[test]
 fn attempts_to_sign_in_are_counted_for_each_address() {
     run(async {
@@ -148,6 +187,49 @@ fn attempts_to_sign_in_are_counted_for_each_address() {
         assert_eq!(answer.header("RateLimit"), standing);
         refused(&session("198.51.100.7").await, "sign-in");
         assert_eq!(session("198.51.100.8").await.code(), "UNAUTHENTICATED");
+    });
+}
+
+/// Whichever way operations come, they are the same member's.
+#[test]
+fn sockets_and_streams_are_counted_with_requests() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let world = server(RateLimits {
+            member: Some(3),
+            ..RateLimits::default()
+        })
+        .await;
+        let tenant = at(world, &tenant);
+        let mut socket = Socket::init(&tenant, Some(&owner)).await;
+        socket.subscribe("first", &fields(1)).await;
+        let said = socket.next("first").await;
+        assert!(said["data"]["viewer"].is_object());
+        let complete = json!({ "id": "first", "type": "complete" });
+        assert_eq!(socket.hear().await, Heard::Said(complete));
+        let mut stream = Events::open(&tenant, Some(&owner), &fields(1)).await;
+        assert!(stream.next().await["data"]["viewer"].is_object());
+        tenant.gql(Some(&owner), &fields(1)).await.data();
+
+        let code = "/errors/0/extensions/code";
+        let mut stream = Events::open(&tenant, Some(&owner), &fields(2)).await;
+        let said = stream.next().await;
+        assert_eq!(said.pointer(code), Some(&json!("RATE_LIMITED")), "{said}");
+        socket.subscribe("second", &fields(2)).await;
+        let Heard::Said(said) = socket.hear().await else {
+            panic!("the socket was closed");
+        };
+        assert_eq!(
+            (&said["type"], &said["id"]),
+            (&json!("error"), &json!("second"))
+        );
+        let code = said.pointer("/payload/0/extensions/code");
+        assert_eq!(code, Some(&json!("RATE_LIMITED")), "{said}");
+        // The socket goes on.
+        let pong = socket.ask(json!({ "type": "ping" })).await;
+        assert_eq!(pong, Heard::Said(json!({ "type": "pong" })));
+        refused(&tenant.gql(Some(&owner), &fields(2)).await, "member");
     });
 }
 

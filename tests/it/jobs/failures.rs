@@ -1,7 +1,7 @@
 //! Jobs that fail: what is tried again, what ends, and what is told of it.
 
-use super::{End, How, count, enqueue, execute, insert, latest, new_id, private, reaches, worker};
-use crate::harness::{Tenant, run, until};
+use super::{End, How, enqueue, hurry, insert, latest, new_id, private, reaches, worker};
+use crate::harness::{Tenant, run};
 use bulkhead::identity::BuiltIn;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -172,21 +172,9 @@ fn a_media_waits_for_a_store_that_comes_back() {
     });
 }
 
-/// Does not wait for the pauses between attempts.
-async fn hurry(tenant: &Tenant, job: Uuid, attempts: i32) {
-    let sql =
-        format!("SELECT count(*) FROM bulkhead.job WHERE id = '{job}' AND attempt = {attempts}");
-    let now = format!("UPDATE bulkhead.job SET run_at = now() WHERE id = '{job}' AND state = 1");
-    until(&format!("attempt {attempts} is begun"), async || {
-        execute(tenant.world, &now).await;
-        (count(tenant.world, &sql).await == 1).then_some(())
-    })
-    .await;
-}
-
 /// What operators see of a job's failures.
 async fn errors(tenant: &Tenant, job: Uuid) -> Value {
-    sqlx::query_scalar("SELECT errors FROM bulkhead.job WHERE id = $1")
+    sqlx::query_scalar("SELECT errors FROM bulkhead.job WHERE id = $1 UNION ALL SELECT errors FROM bulkhead.job_done WHERE id = $1")
         .bind(job)
         .fetch_one(&mut tenant.world.superuser().await)
         .await

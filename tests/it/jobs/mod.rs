@@ -1,9 +1,12 @@
 //! Jobs: each is run once, none is lost, and no failure of one ends the worker. Workers run here with kinds of our own, in
 //! worlds of their own; some tests of [`workers`] kill the real one.
 
+mod claims;
+mod context;
 mod failures;
 mod limits;
 mod running;
+mod steering;
 mod workers;
 
 use crate::harness::{Tenant, World, until};
@@ -112,9 +115,13 @@ fn gate(id: Uuid) -> Arc<Gate> {
     Arc::clone(gates.entry(id).or_insert_with(|| new().into()))
 }
 
-/// A tenant in a world of its own, whose worker runs this many jobs side by side, and its owner's token.
+/// A tenant in a world of its own, whose worker runs this many jobs side by side and fetches none ahead, and its owner's token.
 async fn private(concurrency: u32) -> (Tenant, String) {
-    let world = World::private(|config| config.worker_concurrency = concurrency).await;
+    let world = World::private(|config| {
+        config.worker_concurrency = concurrency;
+        config.worker_prefetch = 0;
+    })
+    .await;
     let tenant = Tenant::of(world).await;
     let owner = tenant.token(BuiltIn::Owner).await;
     (tenant, owner)
@@ -190,6 +197,20 @@ async fn reaches(tenant: &Tenant, token: &str, job: Uuid, state: &str) -> Value 
         (job["state"] == state).then_some(job)
     })
     .await
+}
+
+/// Does not wait for the pauses between attempts.
+async fn hurry(tenant: &Tenant, job: Uuid, attempts: i32) {
+    let sql = format!(
+        "SELECT (SELECT count(*) FROM bulkhead.job WHERE id = '{job}' AND attempt = {attempts})
+            + (SELECT count(*) FROM bulkhead.job_done WHERE id = '{job}' AND attempt = {attempts})"
+    );
+    let now = format!("UPDATE bulkhead.job SET run_at = now() WHERE id = '{job}' AND state = 6");
+    until(&format!("attempt {attempts} is begun"), async || {
+        execute(tenant.world, &now).await;
+        (count(tenant.world, &sql).await == 1).then_some(())
+    })
+    .await;
 }
 
 /// The tenant's newest job.

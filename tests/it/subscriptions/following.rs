@@ -298,7 +298,7 @@ fn jobs_are_followed_from_what_they_are_now() {
 
         // What no code of ours has written.
         let change = format!(
-            "UPDATE bulkhead.job SET state = 4, attempt = 8 WHERE id = '{}'",
+            "UPDATE bulkhead.job_done SET state = 4, attempt = 8 WHERE id = '{}'",
             parse_global_id(job).unwrap().1
         );
         tenant

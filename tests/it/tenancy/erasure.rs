@@ -40,6 +40,8 @@ async fn deleted(slug: &str) -> Value {
 async fn left(tenant: &Tenant) -> i64 {
     sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM bulkhead.job WHERE tenant_id = $1)
+            + (SELECT count(*) FROM bulkhead.job_done WHERE tenant_id = $1)
+            + (SELECT count(*) FROM bulkhead.lane WHERE tenant_id = $1)
             + (SELECT count(*) FROM bulkhead.domain WHERE tenant_id = $1)
             + (SELECT count(*) FROM bulkhead.tenant WHERE id = $1)
             + (SELECT count(*) FROM bulkhead.migration WHERE schema_name = $2)

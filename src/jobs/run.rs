@@ -1,0 +1,206 @@
+//! Runs one claimed job to its end, whatever that is. Nothing here fails or panics.
+
+use super::claim::Claimed;
+use super::context::{JobContext, Wish};
+use super::ends::{End, Failure, Outcome};
+use super::held::Hold;
+use super::kinds::Kind;
+use super::worker::Inner;
+use crate::error::{Error, Result};
+use entity::platform::tenant::State;
+use futures::FutureExt as _;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument as _;
+
+/// How long a job that is cancelled may take to stop by itself.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long a job waits for a worker that knows its kind before it is looked at again.
+const UNKNOWN: Duration = Duration::from_secs(20);
+/// How long it waits in all.
+const UNKNOWN_FOR: Duration = Duration::from_hours(24);
+
+/// Runs the job and hands on how it ended.
+pub(super) async fn run(inner: Arc<Inner>, job: Claimed, token: TaskTrackerToken) {
+    // At the level of errors, so that no filter takes tenant and actor from a line that is logged.
+    let span = tracing::error_span!(
+        "job",
+        job.id = %job.id,
+        job.kind = job.kind,
+        job.attempt = job.attempt,
+        tenant = tracing::field::Empty,
+        actor = job.actor,
+        request.id = job.request_id
+    );
+    let begun = Instant::now();
+    let ran = outcome(&inner, &job).instrument(span.clone()).await;
+    match &ran.outcome {
+        Outcome::Released | Outcome::Later(_) | Outcome::Unknown(_) => {
+            inner.means.gave_back(job.lane, job.cost.into());
+        }
+        _ => inner
+            .means
+            .ran(&job.kind, job.lane, begun.elapsed(), job.cost.into()),
+    }
+    if let Outcome::Retry(_, failure) | Outcome::Dead(failure) = &ran.outcome {
+        let detail = &failure.detail;
+        let ends = matches!(ran.outcome, Outcome::Dead(_));
+        span.in_scope(|| tracing::warn!(detail, ends, "a job failed"));
+    }
+    inner.end(End {
+        job,
+        outcome: ran.outcome,
+        completed: ran.completed,
+        _token: token,
+    });
+}
+
+/// How it went.
+struct Ran {
+    outcome: Outcome,
+    completed: bool,
+}
+
+impl From<Outcome> for Ran {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            completed: false,
+        }
+    }
+}
+
+async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
+    let Some(hold) = inner.held.get(job.id) else {
+        return Outcome::Released.into();
+    };
+    hold.begin();
+    let Some(kind) = inner.kinds.get(&job.kind) else {
+        return unknown(inner, job).into();
+    };
+    let Some(tenant) = job.tenant_id else {
+        let failure = Error::internal("a kind of tenants' jobs in the platform's lane");
+        return Outcome::Dead(failed(&failure)).into();
+    };
+    let tenant = match inner.services.registry.get(tenant).await {
+        Ok(tenant) if tenant.state == State::Active => tenant,
+        // Claimed as its tenant was taken out of use: it waits like the others.
+        Ok(_) | Err(Error::TenantUpgrading) => return Outcome::Later(backoff(3)).into(),
+        Err(error) if may_retry(job, &error) => {
+            return Outcome::Retry(backoff(job.attempt), failed(&error)).into();
+        }
+        Err(error) => return Outcome::Dead(failed(&error)).into(),
+    };
+    tracing::Span::current().record("tenant", &tenant.slug);
+    let services = Arc::clone(&inner.services);
+    let context = JobContext::new(services, tenant, job, Arc::clone(&hold));
+    if job.attempt > job.max_attempts {
+        let lost = Error::internal("its worker was lost, the last time too");
+        return bury(job, kind, context, lost).await.into();
+    }
+    let work = in_time(job, (kind.run)(job.args(), context.clone()));
+    let ended = tokio::select! {
+        ended = work => ended,
+        () = hold.lost.cancelled() => return Outcome::Released.into(),
+        () = inner.aborted() => return Outcome::Released.into(),
+        () = gave_up(&hold) => return Outcome::Cancelled(None).into(),
+    };
+    let outcome = match ended {
+        Ok(()) => match context.wished() {
+            None => Outcome::Done(context.result()),
+            Some(Wish::Snooze(after)) => Outcome::Later(after),
+            Some(Wish::Discard(reason)) => Outcome::Cancelled(Some(Failure {
+                public: reason.clone(),
+                detail: reason,
+            })),
+        },
+        Err(error) if hold.cancelled.is_cancelled() => Outcome::Cancelled(Some(failed(&error))),
+        Err(error) if may_retry(job, &error) => {
+            Outcome::Retry(backoff(job.attempt), failed(&error))
+        }
+        Err(error) => bury(job, kind, context.clone(), error).await,
+    };
+    Ran {
+        outcome,
+        completed: context.is_completed(),
+    }
+}
+
+/// The job was cancelled, and had its time to stop.
+async fn gave_up(hold: &Hold) {
+    hold.cancelled.cancelled().await;
+    sleep(GRACE).await;
+}
+
+/// A newer binary may know the kind: during a deployment both claim. No attempt is charged.
+fn unknown(inner: &Inner, job: &Claimed) -> Outcome {
+    let now = inner.services.database.clock().now();
+    let since = job.unknown_since.unwrap_or(now);
+    if (now - since).to_std().unwrap_or_default() < UNKNOWN_FOR {
+        return Outcome::Unknown(UNKNOWN.mul_f64(rand::random_range(0.5..1.5)));
+    }
+    let kind = &job.kind;
+    Outcome::Dead(failed(&Error::internal(format!(
+        "no worker knew the kind {kind} for a day"
+    ))))
+}
+
+/// Runs the work to its end, its timeout or its panic.
+async fn in_time(job: &Claimed, work: impl Future<Output = Result<()>>) -> Result<()> {
+    match AssertUnwindSafe(timeout(job.timeout(), work))
+        .catch_unwind()
+        .await
+    {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) => Err(Error::Timeout),
+        Err(panic) => Err(Error::internal(message(&*panic))),
+    }
+}
+
+/// Lets the kind tidy up. If that fails for a passing reason, it is tried again for as long as it takes.
+async fn bury(job: &Claimed, kind: Kind, context: JobContext, error: Error) -> Outcome {
+    let failure = failed(&error);
+    let buried = in_time(job, (kind.bury)(job.args(), context, Arc::new(error))).await;
+    match buried {
+        Err(Error::Unavailable | Error::Timeout) => Outcome::Retry(backoff(job.attempt), failure),
+        Err(error) => {
+            tracing::warn!(?error, "cannot tidy up after a job that failed");
+            Outcome::Dead(failure)
+        }
+        Ok(()) => Outcome::Dead(failure),
+    }
+}
+
+/// Whether another try can help, and one is left.
+fn may_retry(job: &Claimed, error: &Error) -> bool {
+    error.is_transient() && job.attempt < job.max_attempts
+}
+
+fn failed(error: &Error) -> Failure {
+    Failure {
+        public: error.to_string(),
+        detail: format!("{error:?}"),
+    }
+}
+
+/// 2, 4, 8 … seconds up to ten minutes, each between half and one and a half times as long, so that what failed together
+/// does not come back together.
+fn backoff(attempt: i32) -> Duration {
+    let exponent = u32::try_from(attempt.clamp(1, 9)).unwrap_or(1);
+    let base = Duration::from_secs(2_u64.pow(exponent)).min(Duration::from_mins(10));
+    base.mul_f64(rand::random_range(0.5..1.5))
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!(
+        "the job panicked: {}",
+        text.as_deref().unwrap_or("no message")
+    )
+}
