@@ -9,11 +9,11 @@ mod dev;
 mod doctor;
 mod domain;
 mod hardening;
-mod jobs;
 mod lifecycle;
 mod limits;
 mod out;
 mod plan;
+mod queue;
 mod serve;
 mod tenant;
 mod top;
@@ -77,7 +77,7 @@ enum Command {
     },
     /// Look at the jobs of all tenants and at their lanes, and steer them
     #[command(subcommand)]
-    Jobs(jobs::Command),
+    Jobs(queue::Command),
     /// Make tenants, look at them, and lead them through their life
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -121,7 +121,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dev => dev::run(config).await,
         Command::Serve { worker } => serve::serve(config, worker).await,
         Command::Worker { .. } => serve::worker(config).await,
-        Command::Jobs(command) => jobs::run(config, command).await,
+        Command::Jobs(command) => queue::run(config, command).await,
         Command::Plan(command) => plan::run(config, command).await,
         Command::Cell(command) => cell::run(config, command).await,
         Command::Tenant(command) => return tenant::run(config, command).await,

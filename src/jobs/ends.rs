@@ -19,6 +19,8 @@ use uuid::Uuid;
 const BATCH: usize = 256;
 /// How long until a batch is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
+/// How often one that PostgreSQL refuses for good, it says, is tried: a day's partition may have been attached just then.
+const TRIES: u32 = 4;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -91,10 +93,12 @@ pub(super) async fn write(inner: Arc<Inner>, mut ends: UnboundedReceiver<End>) {
 
 /// One that can never be written down (no end of ours should be) does not keep the others from it.
 async fn settle(inner: &Inner, batch: &[End]) {
+    let mut tries = 0;
     loop {
+        tries += 1;
         match end(&inner.services.database, batch).await {
             Ok(ended) => return settled(inner, batch, &ended),
-            Err(error) if error.is_transient() => {
+            Err(error) if error.is_transient() || tries < TRIES => {
                 tracing::warn!(
                     ?error,
                     "cannot write down how jobs ended; it is tried again"

@@ -1,6 +1,7 @@
 //! A worker of this process: fang's pool, the dispatcher behind it, and what keeps its leases.
 
 use super::claim::{self, Claimed};
+use super::cron;
 use super::dispatcher::{Counter, Dispatcher};
 use super::ends::{self, End, Outcome};
 use super::fang;
@@ -32,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Worker {
     inner: Arc<Inner>,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 /// What its parts share.
@@ -81,6 +82,7 @@ impl Worker {
         let tasks = [
             tokio::spawn(ends::write(Arc::clone(&inner), receiver)).abort_handle(),
             tokio::spawn(tend::tend(Arc::clone(&inner))).abort_handle(),
+            tokio::spawn(cron::tick(Arc::clone(&inner))).abort_handle(),
         ];
         let dispatching = Arc::clone(&inner);
         tokio::spawn(async move {
@@ -130,6 +132,11 @@ async fn register(inner: &Inner) -> Result<()> {
 impl Inner {
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// Something that a stop waits for.
+    pub(super) fn running(&self) -> TaskTrackerToken {
+        self.running.token()
     }
 
     /// Returns when nothing more is to be claimed.

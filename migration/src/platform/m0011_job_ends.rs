@@ -8,7 +8,7 @@ pub(super) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::run(manager, &[END, REAP, KEEP_DAYS]).await
+        crate::run(manager, &[END, REAP, KEEP_DAYS, FIRST_DAYS]).await
     }
 }
 
@@ -86,7 +86,7 @@ END $$";
 /// Makes the partitions of today and the days after, and drops those that are older than `days`.
 ///
 /// A day is attached rather than made in its place: that waits for nobody who adds to the others. Rows that came before their
-/// day's partition are moved to it.
+/// day's partition are moved to it; who adds one just then is refused, and adds it again.
 const KEEP_DAYS: &str = r"CREATE FUNCTION keep_job_days(days integer) RETURNS void
 LANGUAGE plpgsql SET timezone = 'UTC' AS $$
 DECLARE
@@ -94,9 +94,7 @@ DECLARE
     part text;
 BEGIN
     -- One at a time. The number is the bytes of 'job_days'.
-    IF NOT pg_try_advisory_xact_lock(7669631023110940019) THEN
-        RETURN;
-    END IF;
+    PERFORM pg_advisory_xact_lock(7669631023110940019);
     FOR day IN SELECT generate_series(current_date, current_date + 2, interval '1 day') LOOP
         part := 'job_done_' || to_char(day, 'YYYYMMDD');
         CONTINUE WHEN to_regclass('bulkhead.' || part) IS NOT NULL;
@@ -115,3 +113,6 @@ BEGIN
     END LOOP;
     DELETE FROM bulkhead.job_done_default WHERE finished_at < current_date - days;
 END $$";
+
+/// Before there is a worker, so that none adds to a day that is being made. Nothing is dropped.
+const FIRST_DAYS: &str = "SELECT keep_job_days(36500)";
