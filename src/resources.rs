@@ -95,7 +95,9 @@ pub struct Subscription(
 
 /// The jobs that this binary can run.
 pub fn jobs() -> Kinds {
-    Kinds::default().with::<media::jobs::Process>()
+    Kinds::default()
+        .with::<media::jobs::Process>()
+        .with_platform::<tenancy::jobs::ForgetKeys>()
 }
 
 /// The REST routes of a tenant's host.

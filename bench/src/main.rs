@@ -1,7 +1,8 @@
-//! Bulkhead's figures: `cargo run --release -p bench -- requests|onboarding|tenants|leaks`. Each bench runs its own server and
+//! Bulkhead's figures: `cargo run --release -p bench -- requests|onboarding|tenants|leaks|jobs`. Each bench runs its own server and
 //! PostgreSQL, and compares what it measured in the same run.
 
 mod http;
+mod jobs;
 mod leaks;
 mod load;
 mod onboarding;
@@ -47,6 +48,8 @@ enum Bench {
     Tenants(tenants::Options),
     /// Whether anything of one tenant's ever comes with another's answers, whatever fails
     Leaks(leaks::Options),
+    /// Jobs per second beside stock fang, how soon they start, how fairly tenants are served, and whether each runs once
+    Jobs(jobs::Options),
 }
 
 /// What every bench can be told.
@@ -99,6 +102,10 @@ fn run(bench: Bench) -> Result<()> {
             .enable_all()
             .build()?
             .block_on(unless_stopped(onboarding::run(options))),
+        Bench::Jobs(options) => Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(unless_stopped(jobs::run(options))),
     }
 }
 

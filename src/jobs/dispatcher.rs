@@ -116,6 +116,7 @@ impl Counter {
 pub(super) struct Dispatcher {
     inner: Arc<Inner>,
     lanes: Lanes,
+    scanned: Instant,
     promoted: Instant,
     /// When the first job that is scheduled has its time.
     due: Option<Instant>,
@@ -126,6 +127,7 @@ impl Dispatcher {
         Self {
             inner,
             lanes: Lanes::default(),
+            scanned: Instant::now(),
             promoted: Instant::now(),
             due: Some(Instant::now()),
         }
@@ -134,6 +136,8 @@ impl Dispatcher {
     /// Claims until the worker stops; then gives back what nobody has begun.
     pub(super) async fn run(mut self) {
         let inner = Arc::clone(&self.inner);
+        // A stop waits for the claim that is under way, and for what becomes of it.
+        let _running = inner.running();
         while !inner.is_stopping() {
             for job in inner.counter.stale() {
                 inner.give_back(job);
@@ -201,6 +205,10 @@ impl Dispatcher {
     async fn fill(&mut self, wanted: usize) -> Result<Option<Instant>> {
         if let Err(error) = self.promote().await {
             tracing::warn!(?error, "cannot look for jobs whose time has come");
+        }
+        // However busy the known ones keep it: of others there may have been no word.
+        if self.scanned.elapsed() > 2 * POLL {
+            self.scan().await?;
         }
         loop {
             if self.inner.is_stopping() {
@@ -296,6 +304,7 @@ impl Dispatcher {
         let queues = &self.inner.services.config.worker_queues;
         let scanned = claim::scan(&self.inner.services.database, queues, &mut self.lanes).await;
         self.lanes.rest(began.elapsed());
+        self.scanned = Instant::now();
         scanned
     }
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 const BATCH: usize = 256;
 /// How long until a batch is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
-/// How many times what failed for a reason that we do not know is tried.
+/// How often one that PostgreSQL refuses, it says, is tried: a day's partition may have been attached just then.
 const TRIES: u32 = 20;
 
 /// How a run ended.
@@ -101,11 +101,7 @@ async fn settle(inner: &Inner, batch: &[End]) {
         tries += 1;
         match end(&inner.services.database, batch).await {
             Ok(ended) => return settled(inner, batch, &ended),
-            // PostgreSQL is waited for; what it objects to is tried some times.
-            Err(error)
-                if error.is_transient()
-                    && !(matches!(error, Error::Internal(_)) && tries >= TRIES) =>
-            {
+            Err(error) if is_passing(&error) || tries < TRIES => {
                 tracing::warn!(
                     ?error,
                     "cannot write down how jobs ended; it is tried again"
@@ -125,6 +121,11 @@ async fn settle(inner: &Inner, batch: &[End]) {
     for one in batch.chunks(1) {
         Box::pin(settle(inner, one)).await;
     }
+}
+
+/// Whether PostgreSQL is just not there.
+fn is_passing(error: &Error) -> bool {
+    error.is_transient() && !matches!(error, Error::Internal(_))
 }
 
 fn settled(inner: &Inner, batch: &[End], ended: &HashSet<Uuid>) {

@@ -1,14 +1,25 @@
 //! The kinds of jobs that a binary can run, by name.
 
-use super::{Job, JobContext};
+use super::cron::Scheduled;
+use super::{Job, JobContext, PlatformContext, PlatformJob};
 use crate::error::{Error, Result};
 use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is done with a kind's arguments.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kind {
+pub(super) enum Kind {
+    /// For a tenant.
+    Tenant(TenantKind),
+    /// For the platform.
+    Platform(fn(serde_json::Value, PlatformContext) -> BoxFuture<'static, Result<()>>),
+}
+
+/// The same, for a tenant.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TenantKind {
     pub(super) run: fn(serde_json::Value, JobContext) -> BoxFuture<'static, Result<()>>,
     pub(super) bury:
         fn(serde_json::Value, JobContext, Arc<Error>) -> BoxFuture<'static, Result<()>>,
@@ -16,32 +27,72 @@ pub(super) struct Kind {
 
 /// The kinds that this binary can run.
 #[derive(Clone, Debug, Default)]
-pub struct Kinds(BTreeMap<&'static str, Kind>);
+pub struct Kinds {
+    kinds: BTreeMap<&'static str, Kind>,
+    scheduled: Vec<Scheduled>,
+}
 
 impl Kinds {
-    /// Adds a kind.
+    /// Adds a kind of tenants' jobs.
     #[must_use]
     pub fn with<J: Job>(mut self) -> Self {
-        let kind = Kind {
+        let kind = TenantKind {
             run: |args, ctx| Box::pin(async move { decode::<J>(args)?.run(&ctx).await }),
             bury: |args, ctx, error| {
                 Box::pin(async move { decode::<J>(args)?.bury(&ctx, &error).await })
             },
         };
-        self.0.insert(J::NAME, kind);
+        self.kinds.insert(J::NAME, Kind::Tenant(kind));
+        self.scheduled.extend(J::CRON.map(|cron| Scheduled {
+            kind: J::NAME,
+            cron,
+            queue: J::QUEUE,
+            priority: J::PRIORITY,
+            timeout: J::TIMEOUT,
+            max_attempts: J::MAX_ATTEMPTS,
+            unique: J::UNIQUE,
+            for_tenants: true,
+        }));
+        self
+    }
+
+    /// Adds a kind of the platform's jobs.
+    #[must_use]
+    pub fn with_platform<J: PlatformJob>(mut self) -> Self {
+        let run: fn(_, _) -> _ = |args, ctx| {
+            let run: BoxFuture<'static, _> =
+                Box::pin(async move { decode::<J>(args)?.run(&ctx).await });
+            run
+        };
+        self.kinds.insert(J::NAME, Kind::Platform(run));
+        self.scheduled.extend(J::CRON.map(|cron| Scheduled {
+            kind: J::NAME,
+            cron,
+            queue: J::QUEUE,
+            priority: 0,
+            timeout: J::TIMEOUT,
+            max_attempts: J::MAX_ATTEMPTS,
+            unique: J::UNIQUE,
+            for_tenants: false,
+        }));
         self
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Kind> {
-        self.0.get(name).copied()
+        self.kinds.get(name).copied()
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        self.0.keys().map(|&name| name.to_owned()).collect()
+        self.kinds.keys().map(|&name| name.to_owned()).collect()
+    }
+
+    /// Those that have a schedule.
+    pub(super) fn scheduled(&self) -> &[Scheduled] {
+        &self.scheduled
     }
 }
 
-fn decode<J: Job>(args: serde_json::Value) -> Result<J> {
+fn decode<J: DeserializeOwned>(args: serde_json::Value) -> Result<J> {
     serde_json::from_value(args).map_err(|e| {
         tracing::warn!(error = %e, "a job's arguments do not fit its kind");
         Error::invalid("args", "The job's arguments do not fit its kind.")

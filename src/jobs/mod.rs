@@ -6,6 +6,7 @@
 
 mod claim;
 mod context;
+pub mod cron;
 mod dispatcher;
 mod ends;
 mod fang;
@@ -15,13 +16,16 @@ mod kinds;
 mod lanes;
 mod means;
 pub mod operate;
+mod platform;
 pub mod rows;
 mod run;
 mod tend;
 mod worker;
 
 pub use context::JobContext;
+pub use cron::{CatchUp, Cron};
 pub use kinds::Kinds;
+pub use platform::{PlatformContext, PlatformJob, enqueue_platform};
 pub use worker::Worker;
 
 use crate::clock::Timestamp;
@@ -50,6 +54,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     const MAX_ATTEMPTS: i32 = 8;
     /// Whether a tenant has no more than one with the same arguments that is not over.
     const UNIQUE: bool = false;
+    /// When one is added for each tenant in use, with no arguments: spread over a minute, for not all can be the first.
+    const CRON: Option<Cron> = None;
 
     /// Does the work.
     fn run(self, ctx: &JobContext) -> impl Future<Output = Result<()>> + Send;
@@ -74,10 +80,7 @@ pub async fn enqueue_at<J: Job>(tx: &TenantTx, job: &J, at: Timestamp) -> Result
 
 async fn add<J: Job>(tx: &TenantTx, job: &J, at: Option<Timestamp>) -> Result<Uuid> {
     let args = serde_json::to_value(job).map_err(Error::internal)?;
-    let key = J::UNIQUE.then(|| {
-        let sum = Sha256::digest(args.to_string());
-        format!("{}:{}", J::NAME, hex(&sum))
-    });
+    let key = J::UNIQUE.then(|| key(J::NAME, &args));
     let timeout = i32::try_from(J::TIMEOUT.as_millis()).map_err(Error::internal)?;
     let statement = Statement::from_sql_and_values(
         DbBackend::Postgres,
@@ -98,4 +101,10 @@ async fn add<J: Job>(tx: &TenantTx, job: &J, at: Option<Timestamp>) -> Result<Uu
     let row = row.ok_or_else(|| Error::internal("a job was not added"))?;
     tx.jobs().job(row.try_get("", "lane")?);
     Ok(row.try_get("", "id")?)
+}
+
+/// What is the same for two jobs that are alike.
+fn key(kind: &str, args: &serde_json::Value) -> String {
+    let sum = Sha256::digest(args.to_string());
+    format!("{kind}:{}", hex(&sum))
 }

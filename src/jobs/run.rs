@@ -4,7 +4,8 @@ use super::claim::Claimed;
 use super::context::{JobContext, Wish};
 use super::ends::{End, Failure, Outcome};
 use super::held::Hold;
-use super::kinds::Kind;
+use super::kinds::{Kind, TenantKind};
+use super::platform::PlatformContext;
 use super::worker::Inner;
 use crate::error::{Error, Result};
 use entity::platform::tenant::State;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 /// How long a job that is cancelled may take to stop by itself.
 const GRACE: Duration = Duration::from_secs(10);
@@ -78,13 +80,36 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
         return Outcome::Released.into();
     };
     hold.begin();
-    let Some(kind) = inner.kinds.get(&job.kind) else {
-        return unknown(inner, job).into();
-    };
-    let Some(tenant) = job.tenant_id else {
-        let failure = Error::internal("a kind of tenants' jobs in the platform's lane");
-        return Outcome::Dead(failed(&failure)).into();
-    };
+    match (inner.kinds.get(&job.kind), job.tenant_id) {
+        (None, _) => unknown(inner, job).into(),
+        (Some(Kind::Tenant(kind)), Some(tenant)) => {
+            for_tenant(inner, job, hold, (kind, tenant)).await
+        }
+        (Some(Kind::Platform(run)), None) => {
+            let context = PlatformContext::new(Arc::clone(&inner.services), Arc::clone(&hold));
+            match watched(inner, job, &hold, run(job.args(), context)).await {
+                Err(outcome) => outcome.into(),
+                Ok(Ok(())) => Outcome::Done(None).into(),
+                Ok(Err(error)) if may_retry(job, &error) => {
+                    Outcome::Retry(backoff(job.attempt), failed(&error)).into()
+                }
+                Ok(Err(error)) => Outcome::Dead(failed(&error)).into(),
+            }
+        }
+        _ => {
+            let told =
+                "a tenant's kind of job in the platform's lane, or the platform's in a tenant's";
+            Outcome::Dead(failed(&Error::internal(told))).into()
+        }
+    }
+}
+
+async fn for_tenant(
+    inner: &Arc<Inner>,
+    job: &Claimed,
+    hold: Arc<Hold>,
+    (kind, tenant): (TenantKind, Uuid),
+) -> Ran {
     let tenant = match inner.services.registry.get(tenant).await {
         Ok(tenant) if tenant.state == State::Active => tenant,
         // Claimed as its tenant was taken out of use: it waits like the others.
@@ -101,12 +126,10 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
         let lost = Error::internal("its worker was lost, the last time too");
         return bury(job, kind, context, lost).await.into();
     }
-    let work = in_time(job, (kind.run)(job.args(), context.clone()));
-    let ended = tokio::select! {
-        ended = work => ended,
-        () = hold.lost.cancelled() => return Outcome::Released.into(),
-        () = inner.aborted() => return Outcome::Released.into(),
-        () = gave_up(&hold) => return Outcome::Cancelled(None).into(),
+    let work = (kind.run)(job.args(), context.clone());
+    let ended = match watched(inner, job, &hold, work).await {
+        Ok(ended) => ended,
+        Err(outcome) => return outcome.into(),
     };
     let outcome = match ended {
         Ok(()) => match context.wished() {
@@ -126,6 +149,21 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
     Ran {
         outcome,
         completed: context.is_completed(),
+    }
+}
+
+/// Runs the work to its end, unless the run is to stop before.
+async fn watched(
+    inner: &Inner,
+    job: &Claimed,
+    hold: &Hold,
+    work: impl Future<Output = Result<()>>,
+) -> std::result::Result<Result<()>, Outcome> {
+    tokio::select! {
+        ended = in_time(job, work) => Ok(ended),
+        () = hold.lost.cancelled() => Err(Outcome::Released),
+        () = inner.aborted() => Err(Outcome::Released),
+        () = gave_up(hold) => Err(Outcome::Cancelled(None)),
     }
 }
 
@@ -161,7 +199,7 @@ async fn in_time(job: &Claimed, work: impl Future<Output = Result<()>>) -> Resul
 }
 
 /// Lets the kind tidy up. If that fails for a passing reason, it is tried again for as long as it takes.
-async fn bury(job: &Claimed, kind: Kind, context: JobContext, error: Error) -> Outcome {
+async fn bury(job: &Claimed, kind: TenantKind, context: JobContext, error: Error) -> Outcome {
     let failure = failed(&error);
     let buried = in_time(job, (kind.bury)(job.args(), context, Arc::new(error))).await;
     match buried {

@@ -1,6 +1,7 @@
 //! A worker of this process: fang's pool, the dispatcher behind it, and what keeps its leases.
 
 use super::claim::{self, Claimed};
+use super::cron;
 use super::dispatcher::{Counter, Dispatcher};
 use super::ends::{self, End, Outcome};
 use super::fang;
@@ -32,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Worker {
     inner: Arc<Inner>,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 /// What its parts share.
@@ -81,10 +82,9 @@ impl Worker {
         let tasks = [
             tokio::spawn(ends::write(Arc::clone(&inner), receiver)).abort_handle(),
             tokio::spawn(tend::tend(Arc::clone(&inner))).abort_handle(),
+            tokio::spawn(cron::tick(Arc::clone(&inner))).abort_handle(),
         ];
         let dispatching = Arc::clone(&inner);
-        // A claim that is under way ends before a stop does.
-        let token = inner.running.token();
         tokio::spawn(async move {
             while let Err(error) = register(&dispatching).await {
                 tracing::warn!(?error, "cannot register as a worker");
@@ -94,7 +94,6 @@ impl Worker {
                 }
             }
             Dispatcher::new(dispatching).run().await;
-            drop(token);
         });
         fang::start(&inner).await;
         Self { inner, tasks }
@@ -137,6 +136,11 @@ async fn register(inner: &Inner) -> Result<()> {
 impl Inner {
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// Something that a stop waits for.
+    pub(super) fn running(&self) -> TaskTrackerToken {
+        self.running.token()
     }
 
     /// Returns when nothing more is to be claimed.

@@ -1,6 +1,6 @@
 //! The keeper: what has to be done to the tenancy from time to time, by whichever worker process comes first.
 
-use super::{cells, erase, retries, spares};
+use super::{cells, erase, spares};
 use crate::database::Database;
 use crate::error::Result;
 use crate::media::store::Store;
@@ -16,8 +16,6 @@ const AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// How often it looks after what seldom is to be done: tenants that a start could not migrate or that an older binary has made
 /// since, cells that are fuller than others, erasures that were cut short.
 const TIDY: Duration = Duration::from_mins(1);
-/// How often it looks for keys of mutations that had their time; and once when it begins.
-const SWEEP: Duration = Duration::from_hours(1);
 /// Tenants that are moved to another cell at a time.
 const MOVES: u64 = 10;
 
@@ -41,13 +39,7 @@ impl Keeper {
                     done("erase tenants", erase::resume(&database, &store).await);
                 }
             };
-            let sweeping = async {
-                loop {
-                    done("remove old keys", retries::forget(&database).await);
-                    sleep(SWEEP).await;
-                }
-            };
-            tokio::join!(erasing, sweeping, keep(&database, spares))
+            tokio::join!(erasing, keep(&database, spares))
         });
         Self(task.abort_handle())
     }

@@ -12,6 +12,7 @@ pub mod fingerprint;
 pub mod graphql;
 mod home;
 pub mod host;
+pub mod jobs;
 mod keeper;
 pub mod lifecycle;
 pub mod limits;

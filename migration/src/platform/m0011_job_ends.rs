@@ -85,7 +85,8 @@ BEGIN
 END $$";
 
 /// Makes the partitions of today and the days after. A day is attached rather than made in its place: that waits for nobody who
-/// adds to the others. Rows that came before their day's partition are moved to it.
+/// adds to the others. Rows that came before their day's partition are moved to it; who adds one just then is refused, and adds
+/// it again.
 const MAKE_DAYS: &str = r"CREATE FUNCTION make_job_days() RETURNS void
 LANGUAGE plpgsql SET timezone = 'UTC' AS $$
 DECLARE
@@ -93,9 +94,7 @@ DECLARE
     part text;
 BEGIN
     -- One at a time. The number is the bytes of 'job_days'.
-    IF NOT pg_try_advisory_xact_lock(7669631023110940019) THEN
-        RETURN;
-    END IF;
+    PERFORM pg_advisory_xact_lock(7669631023110940019);
     FOR day IN SELECT generate_series(current_date, current_date + 2, interval '1 day') LOOP
         part := 'job_done_' || to_char(day, 'YYYYMMDD');
         CONTINUE WHEN to_regclass('bulkhead.' || part) IS NOT NULL;

@@ -14,6 +14,7 @@ mod m0009_queue;
 mod m0010_claim;
 mod m0011_job_ends;
 mod m0012_job_doors;
+mod m0013_cron;
 mod m0020_seal;
 
 /// The ordered list.
@@ -31,6 +32,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0010_claim::Migration),
         Box::new(m0011_job_ends::Migration),
         Box::new(m0012_job_doors::Migration),
+        Box::new(m0013_cron::Migration),
         Box::new(m0020_seal::Migration),
     ]
 }

@@ -166,10 +166,11 @@ async fn fill(tenant: &Tenant) {
          UPDATE member SET name = 'B';
          UPDATE media SET filename = filename || 'x';
          UPDATE media SET filename = filename || 'y';
+         UPDATE bulkhead.lane SET paused = 'they are to stay as they are' WHERE tenant_id = '{id}';
          INSERT INTO bulkhead.job (id, tenant_id, kind, args, max_attempts, timeout_ms, actor)
-             SELECT gen_random_uuid(), '{}', 'nobody.knows', '{{}}', 8, 60000, 'system:tests'
+             SELECT gen_random_uuid(), '{id}', 'nobody.knows', '{{}}', 8, 60000, 'system:tests'
              FROM generate_series(1, 7)",
-        tenant.row.id
+        id = tenant.row.id
     );
     sqlx::raw_sql(AssertSqlSafe(rows))
         .execute(&mut tenant.superuser().await)

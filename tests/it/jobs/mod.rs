@@ -2,6 +2,7 @@
 //! worlds of their own; some tests of [`workers`] kill the real one.
 
 mod claims;
+mod clock;
 mod context;
 mod failures;
 mod limits;

@@ -6,7 +6,8 @@ use crate::harness::{Answer, PASSWORD, Tenant, run, until};
 use async_graphql::parser::parse_schema;
 use async_graphql::parser::types::{TypeKind, TypeSystemDefinition};
 use bulkhead::identity::BuiltIn;
-use bulkhead::tenancy::Keeper;
+use bulkhead::jobs;
+use bulkhead::tenancy::jobs::ForgetKeys;
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -396,13 +397,14 @@ fn after_a_day_a_key_is_forgotten() {
 
         let keys = "SELECT count(*) FROM idempotency_key";
         assert_eq!(tenant.count(keys).await, 2);
-        let services = &tenant.world.app.services;
-        let keeper = Keeper::start(services.database.clone(), services.store.clone(), 0);
-        until("the keeper removes the old", async || {
+        let tx = tenant.world.app.services.database.platform().await.unwrap();
+        let sweep = jobs::enqueue_platform(&tx, &ForgetKeys {}, "system:tests");
+        sweep.await.unwrap();
+        tx.commit().await.unwrap();
+        until("a job removes the old", async || {
             (tenant.count(keys).await == 1).then_some(())
         })
         .await;
-        drop(keeper);
         assert_ne!(create("second").await, second);
     });
 }

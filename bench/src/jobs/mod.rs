@@ -1,0 +1,262 @@
+//! `jobs`: how many jobs the queue runs in a second, beside stock fang in the same run; how soon a job starts; how fairly tenants
+//! are served; and whether each job runs once.
+
+mod kinds;
+mod ours;
+mod stock;
+
+use crate::place::{Place, explain};
+use crate::population;
+use crate::postgres::Postgres;
+use crate::report::{Report, note};
+use crate::stats::median;
+use crate::{Common, Result};
+use bulkhead::jobs::Worker;
+use clap::Args;
+use kinds::{Rest, notes};
+use ours::{Ours, at};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What `jobs` can be told.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Jobs of a throughput
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..))]
+    jobs: u32,
+    /// Jobs of a throughput of stock fang, which is slower
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..))]
+    stock_jobs: u32,
+    /// Each throughput is the median of so many, in turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Jobs whose start is timed, and those of a quiet tenant
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(100..))]
+    starts: u32,
+    /// Jobs of 10 ms of another tenant that a quiet one's come beside
+    #[arg(long, default_value_t = 100_000)]
+    backlog: u32,
+    /// Jobs that four dispatchers run, each counted
+    #[arg(long, default_value_t = 100_000)]
+    counted: u32,
+    /// Ready jobs that a claim is made among, in 10,000 lanes
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10_000..))]
+    ready: u32,
+    /// What graphile-worker does in its fastest mode, measured just before: name=jobs per second
+    #[arg(long, value_name = "PEER")]
+    peer_rate: Option<Peer>,
+}
+
+/// `name=jobs per second`.
+#[derive(Clone, Debug)]
+struct Peer {
+    name: String,
+    rate: f64,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('=').and_then(|(name, rate)| {
+            let rate = rate.parse().ok().filter(|&rate: &f64| rate > 0.0)?;
+            Some(Self {
+                name: name.to_owned(),
+                rate,
+            })
+        });
+        parsed.ok_or_else(|| "a peer's rate is given as name=jobs per second".to_owned())
+    }
+}
+
+/// Tenants in all; a hundred of them have jobs where fairness is measured.
+const TENANTS: u32 = 102;
+const LANES: usize = 100;
+
+/// Runs it.
+pub(crate) async fn run(options: Options) -> Result<()> {
+    let mut report = Report::new(options.common.json);
+    let mut place = Place::new(&options.common)?;
+    note("starting PostgreSQL");
+    let postgres = Postgres::start(&mut place, true).await?;
+    let done = with(&options, &place, &postgres, &mut report).await;
+    postgres.stop().await?;
+    done?;
+    report.finish()
+}
+
+async fn with(
+    options: &Options,
+    place: &Place,
+    postgres: &Postgres,
+    report: &mut Report,
+) -> Result<()> {
+    let app = place.app().await?;
+    let measured = async {
+        note(&format!("making {TENANTS} tenants"));
+        postgres.durable(false).await?;
+        population::make(&app, 0..TENANTS).await?;
+        postgres.durable(true).await?;
+        let mut ours = Ours::new(place, &app, postgres).await?;
+        let version = postgres.version();
+        report.text(&format!(
+            "PostgreSQL {version}, durable (fsync on), 8 workers in one process"
+        ))?;
+        rates(options, &mut ours, postgres, report).await?;
+        starts(options, &mut ours, report).await?;
+        fairness(&mut ours, report).await?;
+        once(options, &mut ours, report).await?;
+        note(&format!("claiming among {} ready jobs", options.ready));
+        let claims = ours.claims(options.ready).await?;
+        report.figure("claim_ms", median(claims.iter().copied()));
+        report.text(&format!(
+            "A claim of 16 among {} ready jobs in 10,000 lanes: {:.2} ms",
+            options.ready,
+            median(claims)
+        ))
+    };
+    let measured: Result<()> = measured.await;
+    app.stop().await.map_err(explain)?;
+    measured
+}
+
+async fn rates(
+    options: &Options,
+    ours: &mut Ours<'_>,
+    postgres: &Postgres,
+    report: &mut Report,
+) -> Result<()> {
+    let mut rates: [Vec<f64>; 5] = Default::default();
+    for round in 1..=options.rounds {
+        note(&format!(
+            "running jobs, round {round} of {}",
+            options.rounds
+        ));
+        let (rate, runs) = stock::drain(postgres, options.stock_jobs, 8).await?;
+        rates[0].push(rate);
+        rates[1].push(runs);
+        rates[2].push(ours.drain(options.jobs, 1, 0).await?);
+        rates[3].push(ours.drain(options.jobs, 1, 64).await?);
+        rates[4].push(ours.drain(options.jobs, LANES, 64).await?);
+    }
+    let [stock, doubled, plain, fifo, fair] = rates.map(median);
+    report.figure("vs_stock", plain / stock);
+    report.figure("vs_stock_prefetch", fair / stock);
+    report.figure("fairness_cost", 1.0 - fair / fifo);
+    let mut rows = vec![
+        row("stock fang", stock, &format!("{doubled:.2} runs a job")),
+        row("ours, a job at a time", plain, "one lane"),
+        row(
+            "ours, fetching ahead",
+            fifo,
+            "one lane: first in, first out",
+        ),
+        row("the same, fair", fair, &format!("{LANES} tenants")),
+    ];
+    if let Some(peer) = &options.peer_rate {
+        report.figure("vs_graphile_batched", fair / peer.rate);
+        rows.push(row(&peer.name, peer.rate, "as given"));
+    }
+    report.table(
+        "No-op jobs, until all are over",
+        &["queue", "jobs/s", ""],
+        rows,
+    )
+}
+
+fn row(name: &str, rate: f64, note: &str) -> Vec<String> {
+    vec![name.to_owned(), format!("{rate:.0}"), note.to_owned()]
+}
+
+async fn starts(options: &Options, ours: &mut Ours<'_>, report: &mut Report) -> Result<()> {
+    note("timing the start of single jobs");
+    notes().clear();
+    let worker = Worker::start(Arc::clone(&ours.app.services), kinds::all()).await;
+    let alone = ours
+        .waits(0, options.starts, Duration::from_millis(5))
+        .await?;
+    worker.stop().await;
+    note(&format!(
+        "the same beside {} jobs of another tenant",
+        options.backlog
+    ));
+    ours.fill(&Rest { ms: 10 }, options.backlog, 1).await?;
+    notes().clear();
+    let (app, flood) = ours.worker(8, 64).await?;
+    while notes().runs() < 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let quiet = ours
+        .waits(1, options.starts.min(300), Duration::from_millis(20))
+        .await?;
+    flood.stop().await;
+    app.stop().await.map_err(explain)?;
+    ours.sql("DELETE FROM job").await?;
+    report.figure("start_p50_ms", at(&alone, 50));
+    report.figure("start_p99_ms", at(&alone, 99));
+    report.figure("quiet_p99_ms", at(&quiet, 99));
+    let line = |name: &str, waits: &[f64]| {
+        vec![
+            name.to_owned(),
+            format!("{:.2}", at(waits, 50)),
+            format!("{:.2}", at(waits, 99)),
+        ]
+    };
+    let rows = vec![
+        line("idle workers, in the process that adds it", &alone),
+        line(
+            "busy with another tenant's 10 ms jobs, in another process",
+            &quiet,
+        ),
+    ];
+    report.table(
+        "From the commit to the start, ms",
+        &["workers", "p50", "p99"],
+        rows,
+    )
+}
+
+async fn fairness(ours: &mut Ours<'_>, report: &mut Report) -> Result<()> {
+    note("sharing out");
+    let (count, time) = (ours.shares(false).await?, ours.shares(true).await?);
+    report.figure("jain_count", count);
+    report.figure("jain_time", time);
+    report.text(&format!(
+        "Jain's index: {count:.4} of runs for weights 1, 2, 4; {time:.4} of run time for jobs of 2 and 10 ms"
+    ))
+}
+
+/// Four processes' worth of dispatchers.
+async fn once(options: &Options, ours: &mut Ours<'_>, report: &mut Report) -> Result<()> {
+    note(&format!(
+        "counting {} jobs of four dispatchers",
+        options.counted
+    ));
+    ours.sql("TRUNCATE job_done; DELETE FROM job").await?;
+    ours.fill(&kinds::Noop {}, options.counted, LANES).await?;
+    notes().clear();
+    let mut workers = Vec::new();
+    for _ in 0..4 {
+        workers.push(ours.worker(2, 64).await?);
+    }
+    ours.until_over().await?;
+    for (app, worker) in workers {
+        worker.stop().await;
+        app.stop().await.map_err(explain)?;
+    }
+    let done = ours
+        .count("SELECT count(*) FROM job_done WHERE state = 3")
+        .await?;
+    let lost = u64::from(options.counted).saturating_sub(u64::try_from(done)?);
+    #[expect(clippy::cast_precision_loss, reason = "a count of runs")]
+    let runs = notes().runs() as f64 / f64::from(options.counted);
+    report.figure("executions_per_job", runs);
+    report.count("lost", lost);
+    report.text(&format!(
+        "{runs} runs a job over {}, {lost} lost",
+        options.counted
+    ))
+}

@@ -1,0 +1,106 @@
+//! Jobs by the clock, with several processes that look.
+
+use super::{count, execute, private};
+use crate::harness::{Tenant, run, until};
+use bulkhead::error::Result;
+use bulkhead::jobs::{CatchUp, Cron, Job, JobContext, Kinds, PlatformContext, PlatformJob, Worker};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The platform's, each minute.
+#[derive(Debug, Serialize, Deserialize)]
+struct Minutely {}
+
+impl PlatformJob for Minutely {
+    const NAME: &'static str = "test.minutely";
+    const CRON: Option<Cron> = Some(Cron::new("* * * * *").catching_up(CatchUp::All));
+
+    async fn run(self, _: &PlatformContext) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Each tenant's, each year.
+#[derive(Debug, Serialize, Deserialize)]
+struct Yearly {}
+
+impl Job for Yearly {
+    const NAME: &'static str = "test.yearly";
+    const CRON: Option<Cron> = Some(Cron::new("0 0 1 1 *").in_zone("Europe/Berlin"));
+
+    async fn run(self, _: &JobContext) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Workers as three servers have them.
+async fn three(world: &'static World) -> Vec<Worker> {
+    let kinds = Kinds::default()
+        .with_platform::<Minutely>()
+        .with::<Yearly>();
+    let mut workers = Vec::new();
+    for world in [
+        world,
+        world.beside(|_| ()).await,
+        world.beside(|_| ()).await,
+    ] {
+        let services = Arc::clone(&world.app.services);
+        workers.push(Worker::start(services, kinds.clone()).await);
+    }
+    workers
+}
+
+#[test]
+fn each_time_has_its_jobs_once_however_many_look() {
+    run(async {
+        let (tenant, _) = private(1).await;
+        let world = tenant.world;
+        let (other, idle) = (Tenant::of(world).await, Tenant::of(world).await);
+        let suspend = format!(
+            "UPDATE bulkhead.tenant SET state = 'suspended' WHERE id = '{}'",
+            idle.row.id
+        );
+        execute(world, &suspend).await;
+        let workers = three(world).await;
+        let known = "SELECT count(*) FROM bulkhead.cron";
+        until("the kinds are known", async || {
+            (count(world, known).await == 2).then_some(())
+        })
+        .await;
+        let back = "UPDATE bulkhead.cron SET since = now() - CASE kind WHEN 'test.minutely' THEN interval '20 minutes'
+            ELSE interval '370 days' END";
+        execute(world, back).await;
+        let done = "SELECT count(*) FROM bulkhead.job_done WHERE kind = 'test.minutely'";
+        until("twenty times are made up for", async || {
+            (count(world, done).await >= 20).then_some(())
+        })
+        .await;
+        let late = "SELECT count(*) FROM bulkhead.job WHERE kind = 'test.yearly'";
+        let early = "SELECT count(*) FROM bulkhead.job_done WHERE kind = 'test.yearly'";
+        until("the tenants in use have theirs", async || {
+            (count(world, late).await + count(world, early).await == 2).then_some(())
+        })
+        .await;
+        for worker in workers {
+            worker.stop().await;
+        }
+        let jobs = "SELECT count(*) FROM (SELECT kind FROM bulkhead.job UNION ALL SELECT kind FROM bulkhead.job_done) j
+            WHERE kind = 'test.minutely'";
+        let ticks = "SELECT count(*) FROM bulkhead.cron_tick WHERE kind = 'test.minutely'";
+        assert_eq!(count(world, jobs).await, count(world, ticks).await);
+        let yearly = "SELECT count(*) FROM bulkhead.cron_tick WHERE kind = 'test.yearly'";
+        assert_eq!(
+            count(world, yearly).await,
+            1,
+            "the last time, no earlier one"
+        );
+        let spread = format!(
+            "SELECT count(*) FROM (
+                 SELECT tenant_id, run_at, created_at FROM bulkhead.job WHERE kind = 'test.yearly'
+                 UNION ALL SELECT tenant_id, run_at, created_at FROM bulkhead.job_done WHERE kind = 'test.yearly') j
+             WHERE tenant_id IN ('{}', '{}') AND run_at - created_at < interval '1 minute'",
+            tenant.row.id, other.row.id
+        );
+        assert_eq!(count(world, &spread).await, 2);
+    });
+}
