@@ -1,7 +1,7 @@
 //! Jobs by the clock, with several processes that look.
 
 use super::{count, execute, private};
-use crate::harness::{Tenant, run, until};
+use crate::harness::{Tenant, World, run, until};
 use bulkhead::error::Result;
 use bulkhead::jobs::{CatchUp, Cron, Job, JobContext, Kinds, PlatformContext, PlatformJob, Worker};
 use serde::{Deserialize, Serialize};
