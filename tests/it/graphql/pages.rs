@@ -167,6 +167,23 @@ const MORE: &str = "WITH photo AS (INSERT INTO media (id, filename, content_type
         SELECT gen_random_uuid(), 'photo', 'image/png', 1, 'failed', 'photo', by, now(), now()
         FROM (SELECT 'member:' || id FROM person UNION ALL SELECT 'device:' || id FROM thing) who(by)";
 
+/// Until nobody reads the history to seal it.
+async fn sealed(tenant: &Tenant) {
+    let number = format!(
+        "SELECT number FROM bulkhead.seal_head WHERE tenant_id = '{}'",
+        tenant.row.id
+    );
+    until("the history is sealed", async || {
+        let entries = tenant.count("SELECT count(*) FROM history").await;
+        let sealed: Option<i64> = sqlx::query_scalar(AssertSqlSafe(number.clone()))
+            .fetch_optional(&mut tenant.superuser().await)
+            .await
+            .unwrap();
+        (sealed == Some(entries)).then_some(())
+    })
+    .await;
+}
+
 #[test]
 fn lists_within_lists_take_as_many_statements_for_twelve_as_for_two() {
     run(async {
@@ -179,6 +196,7 @@ fn lists_within_lists_take_as_many_statements_for_twelve_as_for_two() {
         ];
         let ask = async |watch: &mut Statements| {
             let owner = tenant.token(BuiltIn::Owner).await;
+            sealed(&tenant).await;
             let (mut answers, mut counts) = (Vec::new(), Vec::new());
             for query in queries {
                 watch.settle(&tenant).await;

@@ -24,12 +24,12 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 /// A step that schemas of older binaries lack.
-const STEP: &str = "m0008_feed";
+const STEP: &str = "m0010_idempotency";
 
 /// SQL that leaves a schema without it, as an older binary does.
 fn without_step(schema: &str) -> String {
     format!(
-        "DROP FUNCTION {schema}.changed_jobs; DROP INDEX {schema}.history_transaction_idx;
+        "DROP TABLE {schema}.idempotency_key;
          DELETE FROM bulkhead.migration WHERE schema_name = '{schema}' AND name = '{STEP}'"
     )
 }

@@ -31,9 +31,9 @@ fn a_tenant_that_cannot_be_migrated_is_refused_until_it_can() {
         let (behind, whole) = (Tenant::of(world).await, Tenant::of(world).await);
         let schema = &behind.row.schema_name;
         let mut superuser = world.superuser().await;
-        // As an older binary has left it, and the step fails.
+        // As an older binary has left it, and the step fails: somebody's table is in its way.
         let sql = format!(
-            "BEGIN; {}; ALTER TABLE {schema}.history OWNER TO CURRENT_USER; COMMIT",
+            "BEGIN; {}; CREATE TABLE {schema}.idempotency_key (); COMMIT",
             without_step(schema)
         );
         superuser
@@ -74,7 +74,7 @@ fn a_tenant_that_cannot_be_migrated_is_refused_until_it_can() {
         );
 
         // Once it can be, whoever migrates it tells every server.
-        let sql = format!("ALTER TABLE {schema}.history OWNER TO bulkhead");
+        let sql = format!("DROP TABLE {schema}.idempotency_key");
         superuser.execute(AssertSqlSafe(sql)).await.unwrap();
         server
             .app

@@ -262,6 +262,38 @@ fn an_event_stream_is_answered_once_too() {
     });
 }
 
+/// A change that can be taken back.
+async fn change(tenant: &Tenant, owner: &str, device: &str) -> String {
+    let update = format!(
+        r#"mutation {{ deviceUpdate(input: {{ deviceId: "{device}", name: "Door" }}) {{ errors {{ code }} }} }}"#
+    );
+    tenant.gql(Some(owner), &update).await.data();
+    let newest = format!(
+        r#"{{ node(id: "{device}") {{ ... on Device {{ history(first: 1) {{ nodes {{ id }} }} }} }} }}"#
+    );
+    let newest = tenant.gql(Some(owner), &newest).await;
+    let id = &newest.payload()["history"]["nodes"][0]["id"];
+    id.as_str().unwrap().to_owned()
+}
+
+/// A job that waits.
+async fn waiting(tenant: &Tenant, owner: &str) -> String {
+    let pause = format!(
+        "UPDATE bulkhead.lane SET paused = 'it is to wait' WHERE tenant_id = '{}'",
+        tenant.row.id
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(pause))
+        .execute(&mut tenant.superuser().await)
+        .await
+        .unwrap();
+    let made = tenant.upload(owner).await;
+    let put = tenant.follow(Method::PUT, made["upload"]["url"].as_str().unwrap());
+    tenant.send(put.body(crate::harness::png())).await;
+    let media = made["media"]["id"].as_str().unwrap();
+    let completed = tenant.complete_upload(owner, media).await;
+    completed["job"]["id"].as_str().unwrap().to_owned()
+}
+
 /// Each mutation claims its key where it writes.
 #[test]
 fn every_mutation_is_done_once() {
@@ -274,9 +306,16 @@ fn every_mutation_is_done_once() {
         let put = tenant.send(put.body(crate::harness::png())).await;
         assert_eq!(put.status, StatusCode::CREATED);
         let media = made["media"]["id"].as_str().unwrap();
+        let (change, job) = (
+            change(&tenant, &owner, &device).await,
+            waiting(&tenant, &owner).await,
+        );
         let mutations = [
+            ("changeRevert", format!("changeRevert(input: {{ changeId: \"{change}\" }}) {{ change {{ id }} errors {{ code }} }}")),
             ("deviceCreate", "deviceCreate(input: { name: \"Gate\" }) { device { id } errors { code } }".to_owned()),
             ("deviceUpdate", format!("deviceUpdate(input: {{ deviceId: \"{device}\", name: \"Gate\" }}) {{ device {{ id }} errors {{ code }} }}")),
+            ("jobCancel", format!("jobCancel(input: {{ jobId: \"{job}\" }}) {{ job {{ id state }} errors {{ code }} }}")),
+            ("jobRetry", format!("jobRetry(input: {{ jobId: \"{job}\" }}) {{ job {{ id state }} errors {{ code }} }}")),
             ("mediaCompleteUpload", format!("mediaCompleteUpload(input: {{ mediaId: \"{media}\" }}) {{ media {{ id }} job {{ id }} errors {{ code }} }}")),
             ("mediaCreateUpload", "mediaCreateUpload(input: { resourceType: \"photo\", filename: \"f\", contentType: \"image/png\", size: 1 }) { media { id } upload { url } errors { code } }".to_owned()),
             // Last: it ends the session that would ask again.
