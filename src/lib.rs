@@ -14,8 +14,8 @@
 //! A mutation, `deviceUpdate`: `http/` (route, layers) → `graphql/door.rs` → `resources.rs` → `devices/graphql.rs`
 //! (permission, unit of work) → `devices/mod.rs` (the operation) → `database/unit.rs` (commit: row, history and job).
 //!
-//! A job: its row came with its cause → `jobs/worker.rs` claims it → `media/jobs.rs` runs, bound to the row's tenant →
-//! `jobs/queue.rs` writes down how it ended.
+//! A job: its row came with its cause → `jobs/dispatcher.rs` claims it → `media/jobs.rs` runs, bound to the row's tenant →
+//! `jobs/ends.rs` writes down how it ended.
 //!
 //! How to add a resource: [`resources`].
 
