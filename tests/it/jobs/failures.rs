@@ -1,8 +1,9 @@
 //! Jobs that fail: what is tried again, what ends, and what is told of it.
 
-use super::{End, How, enqueue, hurry, insert, latest, new_id, private, reaches, worker};
+use super::{End, How, enqueue, execute, hurry, insert, latest, new_id, private, reaches, worker};
 use crate::harness::{Tenant, run};
 use bulkhead::identity::BuiltIn;
+use bulkhead::jobs::Job as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -23,6 +24,40 @@ fn arguments_that_do_not_fit_end_the_job_at_once() {
                 "{errors}"
             );
         }
+    });
+}
+
+/// PostgreSQL keeps numbers and depths that we cannot read: they end their job, and hold up no other.
+#[test]
+fn arguments_that_cannot_be_read_hold_up_nobody() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let mut odd = Vec::new();
+        for args in ["1e400", &deep] {
+            let job = new_id();
+            let add = format!(
+                "INSERT INTO bulkhead.job (id, tenant_id, kind, args, max_attempts, timeout_ms, actor)
+                 VALUES ('{job}', '{}', '{}', '{args}', 8, 60000, 'system:tests')",
+                tenant.row.id,
+                End::NAME
+            );
+            execute(tenant.world, &add).await;
+            odd.push(job);
+        }
+        let how = vec![How::Well];
+        let gate = new_id();
+        let next = enqueue(&tenant, &End { gate, how }).await;
+        let worker = worker(tenant.world).await;
+        reaches(&tenant, &owner, next, "SUCCEEDED").await;
+        for job in odd {
+            let told = reaches(&tenant, &owner, job, "FAILED").await;
+            assert_eq!(
+                told["lastError"],
+                "The job's arguments do not fit its kind."
+            );
+        }
+        worker.stop().await;
     });
 }
 
