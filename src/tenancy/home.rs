@@ -110,6 +110,19 @@ impl Home {
         )
     }
 
+    /// Writes the rows of a first owner, to be undone.
+    pub(super) fn rehearsal(&self) -> String {
+        let schema = &self.schema;
+        let owner = BuiltIn::Owner.name();
+        format!(
+            "SET LOCAL search_path TO {schema}, pg_temp; SET LOCAL bulkhead.actor = 'system:onboarding';
+             INSERT INTO member (id, email, password_hash, created_at, updated_at)
+             VALUES (gen_random_uuid(), gen_random_uuid(), '', now(), now());
+             INSERT INTO member_role (id, member_id, role_id)
+             SELECT gen_random_uuid(), m.id, r.id FROM member m, role r WHERE r.name = '{owner}'"
+        )
+    }
+
     /// What takes it away again, while nobody lives there.
     pub(super) fn drop_ddl(&self) -> Result<String> {
         let (schema, role) = (&self.schema, identifier(&self.role)?);

@@ -162,11 +162,11 @@ async fn ways(app: &App, readers: &App, options: &Options) -> Result<Vec<Way>> {
     )
     .await?;
     note("from spares");
-    let made = spares::fill(&app.services.database, 2 * options.samples);
-    made.await.map_err(explain)?;
     let next = first + options.samples;
+    fill(app, options.samples).await?;
     let spare = tenants(app, next, options.samples).await?;
     let next = next + options.samples;
+    fill(app, options.samples).await?;
     let busy = during(
         readers,
         &slugs,
@@ -194,8 +194,7 @@ async fn ways(app: &App, readers: &App, options: &Options) -> Result<Vec<Way>> {
 /// From a spare, and with the hash of the owner's password beside it.
 async fn whole(app: &App, samples: u32) -> Result<Way> {
     note("with the hash of a password");
-    let made = spares::fill(&app.services.database, samples);
-    made.await.map_err(explain)?;
+    fill(app, samples).await?;
     let mut times = Vec::new();
     for number in 0..samples {
         times.push(create(app, number).await?);
@@ -206,6 +205,14 @@ async fn whole(app: &App, samples: u32) -> Result<Way> {
         times,
         waits: None,
     })
+}
+
+/// Makes spares, as the keeper does.
+async fn fill(app: &App, spares: u32) -> Result<()> {
+    spares::fill(&app.services.database, spares)
+        .await
+        .map_err(explain)?;
+    Ok(())
 }
 
 /// Makes tenants one after another, the password's hash given. Returns the milliseconds of each.

@@ -49,6 +49,11 @@ fn a_tenant_from_a_spare_is_rows_alone() {
         assert_eq!(spares::fill(database, 2).await.unwrap(), 2);
         assert_eq!(spares::fill(database, 2).await.unwrap(), 0);
         let before = spare(&mut superuser).await;
+        for schema in &before {
+            let members = format!("SELECT count(*) FROM {schema}.member");
+            let members = sqlx::query_scalar::<_, i64>(AssertSqlSafe(members));
+            assert_eq!(members.fetch_one(&mut superuser).await.unwrap(), 0);
+        }
         let classes = "SELECT count(*) FROM pg_class";
         let there: i64 = sqlx::query_scalar(classes)
             .fetch_one(&mut superuser)
