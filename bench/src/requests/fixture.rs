@@ -78,12 +78,21 @@ async fn make_devices(app: &App) -> Result<String, bulkhead::error::Error> {
     Ok(schema)
 }
 
-/// The floor, the steps to the point query, the other queries, the point query without limits on rates, and the peers.
-pub(super) async fn subjects(
-    server: &Server,
-    unlimited: &Server,
-    options: &Options,
-) -> Result<Vec<Subject>> {
+/// The point query.
+pub(super) async fn row(server: &Server) -> Result<Target> {
+    let mut site = site(server);
+    site.token = Some(site.ask(SIGN_IN, "/data/sessionCreate/token").await?);
+    let id = "/data/tenant/devices/nodes/0/id";
+    let id = site.ask(IDS, id).await?;
+    site.document(&point(&id)).await
+}
+
+fn point(id: &str) -> String {
+    format!(r#"{{ node(id: "{id}") {{ ... on Device {{ id name state }} }} }}"#)
+}
+
+/// The floor, the steps to the point query, the other queries, and the peers.
+pub(super) async fn subjects(server: &Server, options: &Options) -> Result<Vec<Subject>> {
     let mut site = site(server);
     let live = site.page("/healthz/live").await?;
     let anonymous = site.document("{ __typename }").await?;
@@ -95,11 +104,7 @@ pub(super) async fn subjects(
     let ids = ids.and_then(Value::as_array).into_iter().flatten();
     let ids: Vec<&str> = ids.filter_map(|device| device["id"].as_str()).collect();
     let id = ids.first().ok_or("the tenant has no devices")?;
-    let point = format!(r#"{{ node(id: "{id}") {{ ... on Device {{ id name state }} }} }}"#);
-    let mut free = self::site(unlimited);
-    free.token.clone_from(&site.token);
-    let free = free.document(&point).await?;
-    let point = site.document(&point).await?;
+    let point = site.document(&point(id)).await?;
     let list = site.document(LIST).await?;
     let nested = linked(site.document(NESTED).await?);
     // Others than the lists have: their names stay what they were.
@@ -115,7 +120,6 @@ pub(super) async fn subjects(
         subject("+ tenant, GraphQL: { __typename }", Kind::Step(anonymous)),
         subject("+ caller: { viewer { expiresAt } }", Kind::Step(viewer)),
         subject("+ the row: { node(id:) { … } }", Kind::Step(point)),
-        subject("the row, rates not limited", Kind::Unlimited(free)),
         subject("list of 20", Kind::Query(Query::List, list)),
         subject("20 media with links", Kind::Query(Query::Nested, nested)),
         subject(

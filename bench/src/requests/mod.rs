@@ -1,6 +1,7 @@
 //! `requests`: one device by its id, lists and a mutation, beside pgbench and peers, and where the time goes.
 
 mod fixture;
+mod limits;
 mod tables;
 
 use crate::load::{self, Plan, Sample};
@@ -19,8 +20,6 @@ use tokio::time::sleep;
 const QUIET: Duration = Duration::from_secs(3);
 /// How long pgbench's sessions may take to end.
 const SETTLE: Duration = Duration::from_millis(500);
-/// Short turns with and without limits on rates, side by side: what they cost is less than the machine's moods.
-const PAIRS: usize = 16;
 
 /// What `requests` can be told.
 #[derive(Debug, Args)]
@@ -58,8 +57,6 @@ enum Kind {
     Floor,
     /// A step on the way to the point query, the last of which is that query.
     Step(Target),
-    /// The point query to the server that limits no rates.
-    Unlimited(Target),
     /// Another query.
     Query(Query, Target),
     /// The same query to something else.
@@ -111,17 +108,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     note("filling the databases");
     postgres.prepare().await?;
     fixture::fill(&place, &postgres).await?;
-    let free = [("BULKHEAD_RATE_LIMITS__ENABLED", "false".to_owned())];
-    let unlimited = Server::run(&program, &place, &["dev"], &free).await?;
-    let servers = Servers {
-        server: &server,
-        unlimited: &unlimited,
-        postgres: &postgres,
-    };
-    let subjects = fixture::subjects(&server, &unlimited, &options).await?;
-    let measured = measure(&subjects, &options, servers).await?;
+    let subjects = fixture::subjects(&server, &options).await?;
+    let measured = measure(&subjects, &options, Turn::of(&server, &postgres)).await?;
     let loaded = resident_mb(server.pid());
-    let pairs = pairs(&subjects, options.connections, servers).await?;
+    let pairs = limits::pairs((&program, &place), &postgres, options.connections).await?;
 
     let cores = std::thread::available_parallelism()?.get();
     report.text(&format!(
@@ -139,19 +129,11 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     report.finish()
 }
 
-/// What runs.
-#[derive(Clone, Copy, Debug)]
-struct Servers<'a> {
-    server: &'a Server,
-    unlimited: &'a Server,
-    postgres: &'a Postgres,
-}
-
 /// Everything once in each round, beginning with another each time.
 async fn measure(
     subjects: &[Subject],
     options: &Options,
-    servers: Servers<'_>,
+    turn: Turn<'_>,
 ) -> Result<Vec<Vec<Measured>>> {
     let plan = |seconds| Plan {
         connections: options.connections.into(),
@@ -160,14 +142,14 @@ async fn measure(
     if options.warm > 0 {
         for subject in subjects {
             note(&format!("warming up {}", subject.name));
-            once(subject, plan(options.warm), servers.postgres).await?;
+            turn.whole(subject, plan(options.warm)).await?;
         }
     }
     let mut measured = vec![Vec::new(); subjects.len()];
     for round in 0..usize::try_from(options.rounds)? {
         for step in 0..subjects.len() {
             let index = (round + step) % subjects.len();
-            let now = turn(&subjects[index], plan(options.seconds), servers).await?;
+            let now = turn.whole(&subjects[index], plan(options.seconds)).await?;
             note(&format!(
                 "round {}: {} {:.0}/s",
                 round + 1,
@@ -180,65 +162,52 @@ async fn measure(
     Ok(measured)
 }
 
-/// The row with limits on rates and without, in short turns, each first as often as the other.
-async fn pairs(
-    subjects: &[Subject],
-    connections: u16,
-    servers: Servers<'_>,
-) -> Result<Vec<[Measured; 2]>> {
-    note("what limits on rates cost");
-    let plan = Plan {
-        connections: connections.into(),
-        time: Duration::from_secs(1),
-    };
-    let free = tables::unlimited(subjects);
-    let point = tables::point(subjects);
-    let mut pairs = Vec::with_capacity(PAIRS);
-    for number in 0..PAIRS {
-        let mut order = [point, free];
-        if number % 2 == 1 {
-            order.reverse();
-        }
-        let first = turn(&subjects[order[0]], plan, servers).await?;
-        let second = turn(&subjects[order[1]], plan, servers).await?;
-        let mut pair = [first, second];
-        if number % 2 == 1 {
-            pair.reverse();
-        }
-        pairs.push(pair);
-    }
-    Ok(pairs)
+/// Who is measured in a turn, and the PostgreSQL below.
+#[derive(Clone, Copy, Debug)]
+struct Turn<'a> {
+    server: &'a Server,
+    postgres: &'a Postgres,
 }
 
-/// Measures once, and the processor time that it took.
-async fn turn(subject: &Subject, plan: Plan, servers: Servers<'_>) -> Result<Measured> {
-    let server = match subject.kind {
-        Kind::Unlimited(_) => servers.unlimited,
-        _ => servers.server,
-    };
-    let usage = || Usage::now(server.pid(), servers.postgres.postmaster);
-    let before = usage();
-    let sample = once(subject, plan, servers.postgres).await?;
-    let mut after = usage();
-    if let Kind::Floor = subject.kind {
-        // The time of pgbench's sessions is counted once they have ended.
+impl<'a> Turn<'a> {
+    fn of(server: &'a Server, postgres: &'a Postgres) -> Self {
+        Self { server, postgres }
+    }
+
+    fn usage(self) -> Option<Usage> {
+        Usage::now(self.server.pid(), self.postgres.postmaster)
+    }
+
+    /// Measures once, and the processor time that it took.
+    async fn whole(self, subject: &Subject, plan: Plan) -> Result<Measured> {
+        let (Kind::Step(target) | Kind::Query(_, target) | Kind::Peer(_, _, target)) =
+            &subject.kind
+        else {
+            return self.floor(plan).await;
+        };
+        self.load(target, plan).await
+    }
+
+    /// The same for requests.
+    async fn load(self, target: &Target, plan: Plan) -> Result<Measured> {
+        let before = self.usage();
+        let sample = load::run(target, plan).await?;
+        let usage = self.usage().zip(before);
+        let usage = usage.map(|(after, before)| after - before);
+        Ok(Measured { sample, usage })
+    }
+
+    /// The same for pgbench. The time of its sessions is counted once they have ended.
+    async fn floor(self, plan: Plan) -> Result<Measured> {
+        let before = self.usage();
+        let sample = self.postgres.select(plan).await?;
+        let after = self.usage();
         sleep(SETTLE).await;
-        let later = usage().zip(after);
-        after = later.map(|(later, after)| Usage {
+        let later = self.usage().zip(after).map(|(later, after)| Usage {
             idle: after.idle,
             ..later
         });
-    }
-    let usage = after.zip(before).map(|(after, before)| after - before);
-    Ok(Measured { sample, usage })
-}
-
-async fn once(subject: &Subject, plan: Plan, postgres: &Postgres) -> Result<Sample> {
-    match &subject.kind {
-        Kind::Floor => postgres.select(plan).await,
-        Kind::Step(target)
-        | Kind::Unlimited(target)
-        | Kind::Query(_, target)
-        | Kind::Peer(_, _, target) => load::run(target, plan).await,
+        let usage = later.zip(before).map(|(after, before)| after - before);
+        Ok(Measured { sample, usage })
     }
 }

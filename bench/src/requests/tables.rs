@@ -30,12 +30,6 @@ pub(super) fn point(subjects: &[Subject]) -> usize {
     subjects.iter().rposition(step).unwrap_or(0)
 }
 
-/// The same query where rates are not limited.
-pub(super) fn unlimited(subjects: &[Subject]) -> usize {
-    let free = |subject: &Subject| matches!(subject.kind, Kind::Unlimited(_));
-    subjects.iter().position(free).unwrap_or(0)
-}
-
 /// Where our own answer to this query is.
 fn ours(subjects: &[Subject], query: Query) -> usize {
     let same = |subject: &Subject| matches!(&subject.kind, Kind::Query(own, _) if *own == query);
@@ -64,7 +58,7 @@ pub(super) fn rates(
                 let share = ratio(rounds, &measured[0]);
                 report.figure(&format!("{}_share", query.name()), share);
             }
-            Kind::Floor | Kind::Step(_) | Kind::Unlimited(_) => {}
+            Kind::Floor | Kind::Step(_) => {}
         }
         rows.push(vec![
             subject.name.clone(),
@@ -147,7 +141,7 @@ pub(super) fn costs(
         let used = cost.used();
         let added = match subject.kind {
             Kind::Peer(..) => continue,
-            Kind::Floor | Kind::Unlimited(_) | Kind::Query(..) => f64::NAN,
+            Kind::Floor | Kind::Query(..) => f64::NAN,
             Kind::Step(_) => used - std::mem::replace(&mut before, used),
         };
         let others = cost.all - used - cost.idle;
