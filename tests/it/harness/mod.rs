@@ -140,6 +140,11 @@ impl World {
             .header("Host", host)
     }
 
+    /// Where PostgreSQL's data are.
+    pub fn cluster(&self) -> PathBuf {
+        self.postgres.data_dir().join("pgdata")
+    }
+
     /// A connection as PostgreSQL's superuser, to the database of the tests: the other door.
     pub async fn superuser(&self) -> PgConnection {
         let owner = PgConnectOptions::from_str(&self.database_url).unwrap();

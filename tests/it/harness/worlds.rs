@@ -43,7 +43,7 @@ impl World {
         Box::leak(Box::new(Self::open(config, postgres).await))
     }
 
-    /// A world with a PostgreSQL of its own, which the test may end: in `postgres` of its data directory.
+    /// A world with a PostgreSQL of its own, which the test may end.
     pub async fn alone() -> &'static Self {
         let data_dir = data_dir().join("alone");
         let mut settings = Settings::new(data_dir.join("postgres"));

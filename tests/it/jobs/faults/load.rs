@@ -52,11 +52,11 @@ fn thousands_of_panics_and_of_bad_arguments_end_no_worker() {
         let (tenant, owner) = private(4).await;
         let services = Arc::clone(&tenant.world.app.services);
         let worker = Worker::start(services, kinds().with::<Wait>()).await;
-        fill(&tenant, Panic::NAME, "{}", 1_500).await;
-        fill(&tenant, Panic::NAME, "7", 1_500).await;
+        fill(&tenant, Panic::NAME, "{}", 1_000).await;
+        fill(&tenant, Panic::NAME, "7", 1_000).await;
         all_over(&tenant).await;
         let dead = "SELECT count(*) FROM bulkhead.job_done WHERE state = 4 AND attempt = 1 AND jsonb_array_length(errors) = 1";
-        assert_eq!(count(tenant.world, dead).await, 3_000);
+        assert_eq!(count(tenant.world, dead).await, 2_000);
         // All four of its workers are there still.
         let gates = [0; 4].map(|_| new_id());
         let mut jobs = Vec::new();

@@ -19,8 +19,7 @@ struct Postmaster {
 
 impl Postmaster {
     fn of(world: &World) -> Self {
-        let data = world.data_dir.join("postgres/pgdata");
-        let data = data.to_str().unwrap().to_owned();
+        let data = world.cluster().to_str().unwrap().to_owned();
         let id = Self::id(&data);
         let words = fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap();
         let mut words = words.split('\0').filter(|word| !word.is_empty());

@@ -81,7 +81,13 @@ impl Db {
                 priority,
                 later,
                 key,
-            } => self.add(queue, lane, (priority, later, key)).await,
+                jobs,
+            } => {
+                for _ in 0..if key.is_some() { 1 } else { jobs } {
+                    self.add(queue, lane, (priority, later, key)).await?;
+                }
+                Ok(())
+            }
             Op::Claim { lanes, jobs } => {
                 let open = queue.open(lanes);
                 let claimed = claim(&mut self.nodes[0], (&self.lanes, lanes), jobs).await?;

@@ -17,12 +17,13 @@ use tokio::sync::Mutex;
 /// What is done to the queue. Lanes and jobs are picked by numbers, modulo how many there are.
 #[derive(Clone, Debug)]
 enum Op {
-    /// Adds a job, whose time is now or later, alone with its key or not.
+    /// Adds jobs, whose time is now or later; one, if there is to be one with its key.
     Add {
         lane: usize,
         priority: i16,
         later: bool,
         key: Option<u8>,
+        jobs: u8,
     },
     /// Claims of some lanes, by a bit each.
     Claim {
@@ -105,11 +106,14 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     let (lane, job) = (0..LANES, 0..64_usize);
     prop_oneof![
-        10 => (lane.clone(), -1..2_i16, prop::bool::weighted(0.15), prop::option::weighted(0.3, 0..3_u8))
-            .prop_map(|(lane, priority, later, key)| Op::Add { lane, priority, later, key }),
+        10 => (lane.clone(), -1..2_i16, prop::bool::weighted(0.15), prop::option::weighted(0.3, 0..3_u8), 1..4_u8)
+            .prop_map(|(lane, priority, later, key, jobs)| Op::Add { lane, priority, later, key, jobs }),
         6 => (1..8_u8, 1..5_usize).prop_map(|(lanes, jobs)| Op::Claim { lanes, jobs }),
-        3 => (1..8_u8, 1..8_u8, 1..5_usize)
-            .prop_map(|(first, second, jobs)| Op::ClaimBeside { first, second, jobs }),
+        3 => (1..8_u8, 1..8_u8, 1..5_usize, any::<bool>()).prop_map(|(first, second, jobs, waits)| {
+            // One that finds nothing free waits.
+            let second = if waits { second & first } else { second };
+            Op::ClaimBeside { first, second, jobs }
+        }),
         6 => (job.clone(), how, prop::bool::weighted(0.2))
             .prop_map(|(job, how, is_stale)| Op::End { job, how, is_stale }),
         2 => job.clone().prop_map(|job| Op::Reap { job }),
@@ -117,7 +121,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => job.clone().prop_map(|job| Op::Cancel { job }),
         2 => job.prop_map(|job| Op::Retry { job }),
         1 => (lane.clone(), any::<bool>()).prop_map(|(lane, paused)| Op::Pause { lane, paused }),
-        1 => (lane.clone(), prop::option::of(1..4)).prop_map(|(lane, cap)| Op::Cap { lane, cap }),
+        2 => (lane.clone(), prop::option::weighted(0.8, 1..4)).prop_map(|(lane, cap)| Op::Cap { lane, cap }),
         1 => (lane, prop::option::of(0..4)).prop_map(|(lane, tokens)| Op::Rate { lane, tokens }),
     ]
 }
@@ -178,6 +182,6 @@ async fn database() -> Mutex<Db> {
 fn the_queue_is_as_its_model() {
     let seed = seed();
     let db = run(database());
-    let failed = cases(&db, seed, 60, true);
+    let failed = cases(&db, seed, 40, true);
     assert!(failed.is_none(), "{}", failed.unwrap_or_default());
 }
