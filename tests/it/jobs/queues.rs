@@ -147,7 +147,7 @@ fn two_versions_share_a_queue() {
         let new = super::worker(beside).await;
         let soon = "UPDATE bulkhead.job SET run_at = now() WHERE state = 6";
         for number in 0..5 {
-            let device = format!("device {number}");
+            let device = format!("device-{number}");
             let job = enqueue(&tenant, &Make { device }).await;
             let done = until("one that knows it has it", async || {
                 execute(tenant.world, soon).await;

@@ -31,8 +31,8 @@ fn all_connections_are_cut_ten_times_and_each_job_has_its_effect_once() {
         let workers = [worker(tenant.world).await, worker(beside).await];
         let mut effects = 0;
         for _ in 0..10 {
-            add(&tenant, effects..effects + 40, 15).await;
-            effects += 40;
+            add(&tenant, effects..effects + 12, 15).await;
+            effects += 12;
             dice.pause(300).await;
             cut(tenant.world, "%").await;
         }
@@ -94,7 +94,7 @@ fn jobs_of_which_no_word_comes_are_found() {
         let worker = worker(tenant.world).await;
         for number in 0..3 {
             let tx = tenant.write_on(&beside.app).await;
-            let device = format!("device {number}");
+            let device = format!("device-{number}");
             let job = jobs::enqueue(&tx, &Make { device }).await.unwrap();
             cut(tenant.world, "%listener%").await;
             tx.commit().await.unwrap();

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 /// Says that this process is another worker of a test.
-const ANOTHER: &str = "BULKHEAD_TEST_WORKER";
+const ANOTHER: &str = "JOBS_TEST_WORKER";
 
 /// Makes a device, after a while, in the unit of work that ends the job: the effect is there exactly once, or twice is seen.
 #[derive(Debug, Serialize, Deserialize)]

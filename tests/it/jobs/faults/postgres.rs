@@ -91,8 +91,8 @@ fn a_crash_and_an_absence_of_postgresql_lose_nothing() {
         there.says("# ready").await;
         let mut effects = 0;
         for away in [0, 4] {
-            add(&tenant, effects..effects + 150, 15).await;
-            effects += 150;
+            add(&tenant, effects..effects + 60, 15).await;
+            effects += 60;
             sleep(Duration::from_millis(150)).await;
             postmaster.crash();
             sleep(Duration::from_secs(away)).await;

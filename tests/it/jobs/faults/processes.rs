@@ -35,8 +35,8 @@ fn workers_that_are_killed_anywhere_lose_nothing() {
         }
         let mut effects = 0;
         for _ in 0..15 {
-            add(&tenant, effects..effects + 30, 15).await;
-            effects += 30;
+            add(&tenant, effects..effects + 12, 15).await;
+            effects += 12;
             dice.pause(250).await;
             let which = usize::try_from(dice.below(3)).unwrap();
             kill(world, &mut workers[which]).await;
