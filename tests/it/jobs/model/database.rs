@@ -106,26 +106,8 @@ impl Db {
                 done
             }
             Op::End { job, how, is_stale } => self.end(queue, job, (how, is_stale)).await,
-            Op::Pause { lane, paused } => {
-                queue.lanes[lane].paused = paused;
-                let paused = if paused { "'for a test'" } else { "NULL" };
-                self.set(lane, &format!("paused = {paused}")).await;
-                Ok(())
-            }
-            Op::Cap { lane, cap } => {
-                queue.lanes[lane].cap = cap;
-                let cap = cap.map_or("NULL".to_owned(), |cap| cap.to_string());
-                self.set(lane, &format!("cap = {cap}")).await;
-                Ok(())
-            }
-            Op::Rate { lane, tokens } => {
-                queue.lanes[lane].tokens = tokens;
-                let set = tokens.map_or("rate = NULL".to_owned(), |tokens| {
-                    format!(
-                        "rate = 1e-9, burst = 10, tokens = {tokens}, tokens_at = clock_timestamp()"
-                    )
-                });
-                self.set(lane, &set).await;
+            Op::Pause { lane, .. } | Op::Cap { lane, .. } | Op::Rate { lane, .. } => {
+                self.set(queue, op, lane).await;
                 Ok(())
             }
             Op::Reap { job } | Op::Promote { job } | Op::Cancel { job } | Op::Retry { job } => {
@@ -137,9 +119,33 @@ impl Db {
         }
     }
 
-    async fn set(&mut self, lane: usize, what: &str) {
+    async fn set(&mut self, queue: &mut Queue, op: &Op, lane: usize) {
+        let model = &mut queue.lanes[lane];
+        let set = match op {
+            Op::Pause { paused, .. } => {
+                model.paused = *paused;
+                let why = if *paused { "'for a test'" } else { "NULL" };
+                format!("paused = {why}")
+            }
+            Op::Cap { cap, .. } => {
+                model.cap = *cap;
+                let cap = cap.map_or("NULL".to_owned(), |cap| cap.to_string());
+                format!("cap = {cap}")
+            }
+            Op::Rate {
+                tokens: Some(tokens),
+                ..
+            } => {
+                model.tokens = Some(*tokens);
+                format!("rate = 1e-9, burst = 10, tokens = {tokens}, tokens_at = clock_timestamp()")
+            }
+            _ => {
+                model.tokens = None;
+                "rate = NULL".to_owned()
+            }
+        };
         let lane = self.lanes[lane];
-        self.run(format!("UPDATE lane SET {what} WHERE id = {lane}"))
+        self.run(format!("UPDATE lane SET {set} WHERE id = {lane}"))
             .await;
     }
 
