@@ -50,6 +50,9 @@ enum Bench {
     Leaks(leaks::Options),
     /// Jobs per second beside stock fang, how soon they start, how fairly tenants are served, and whether each runs once
     Jobs(jobs::Options),
+    /// A worker that `jobs` starts and kills
+    #[command(hide = true)]
+    Worker(jobs::Child),
 }
 
 /// What every bench can be told.
@@ -106,6 +109,10 @@ fn run(bench: Bench) -> Result<()> {
             .enable_all()
             .build()?
             .block_on(unless_stopped(jobs::run(options))),
+        Bench::Worker(options) => Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(unless_stopped(jobs::child(options))),
     }
 }
 

@@ -196,7 +196,7 @@ impl Default for Config {
             session_days: 14,
             archive_days: 30,
             worker_concurrency: 4,
-            worker_prefetch: 64,
+            worker_prefetch: 256,
             worker_queues: Vec::new(),
             job_days: 14,
             spares: 8,

@@ -1,7 +1,6 @@
 //! The calls that take jobs from the queue: what may be taken, and taking it.
 
 use super::lanes::{Lanes, Standing};
-use crate::clock::Timestamp;
 use crate::database::{Database, PlatformTx};
 use crate::error::{Error, Result};
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, QueryResult, Statement, Value};
@@ -11,7 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Jobs whose time has come that are made ready in one statement.
-const PROMOTED: i64 = 1000;
+const PROMOTED: i32 = 1000;
 
 /// A job that this process holds.
 #[derive(Clone, Debug, FromQueryResult, Serialize, Deserialize)]
@@ -29,8 +28,6 @@ pub(super) struct Claimed {
     pub(super) actor: String,
     pub(super) request_id: Option<String>,
     pub(super) cost: f32,
-    /// When a worker first found that it does not know the kind, if one did.
-    pub(super) unknown_since: Option<Timestamp>,
     start: f64,
 }
 
@@ -183,15 +180,7 @@ pub(super) async fn shut(
 pub(super) async fn promote(database: &Database) -> Result<(Vec<i32>, Option<Duration>)> {
     let query = Statement::from_sql_and_values(
         DbBackend::Postgres,
-        "WITH due AS (
-             UPDATE job SET state = 1 WHERE id = ANY (ARRAY(
-                 SELECT id FROM job WHERE state = 6 AND run_at <= now()
-                 ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-             RETURNING lane, tenant_id)
-         SELECT DISTINCT lane, tenant_id, NULL::float8 AS next FROM due
-         UNION ALL (
-             SELECT NULL, NULL, extract(epoch FROM run_at - clock_timestamp())::float8 FROM job
-             WHERE state = 6 AND run_at > now() ORDER BY run_at LIMIT 1)",
+        "SELECT lane, tenant_id, next FROM promote_jobs($1)",
         [PROMOTED.into()],
     );
     let rows = all(database, query).await?;

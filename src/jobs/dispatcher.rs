@@ -15,6 +15,8 @@ use tokio::time::sleep_until;
 const POLL: Duration = Duration::from_secs(1);
 /// How much work is fetched ahead for each worker: so much longer a job of a quiet tenant may wait.
 const AHEAD: Duration = Duration::from_millis(25);
+/// How much work of one lane is claimed at a time, while others wait: the more, the fewer lanes a claim has to look at.
+const SHARE: Duration = Duration::from_millis(2);
 /// How long what was fetched ahead waits until it goes back to the queue.
 const STALE: Duration = Duration::from_millis(100);
 /// How often jobs are looked for whose time has come, while others come.
@@ -191,13 +193,7 @@ impl Dispatcher {
         let config = &self.inner.services.config;
         let long = u32::try_from(self.inner.held.long(2 * AHEAD)).unwrap_or(u32::MAX);
         let short = config.worker_concurrency.saturating_sub(long);
-        let fill = self.inner.means.fill(AHEAD) * f64::from(short);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a small positive number, rounded down"
-        )]
-        let fill = fill as usize;
+        let fill = whole(self.inner.means.fill(AHEAD) * f64::from(short));
         fill.min(config.worker_prefetch as usize)
     }
 
@@ -215,7 +211,7 @@ impl Dispatcher {
                 return Ok(Some(Instant::now()));
             }
             self.listen();
-            let offered = self.lanes.pick(2 * wanted);
+            let offered = self.lanes.pick(wanted, whole(self.inner.means.fill(SHARE)));
             if !offered.is_empty() {
                 if self.claim(&offered, wanted).await? {
                     return Ok(None);
@@ -282,9 +278,7 @@ impl Dispatcher {
             .iter()
             .map(|(id, looked)| (*id, looked.standing()))
             .collect();
-        self.lanes.claimed(offered, &standing);
-        let named = |lane: &&i32| lanes.iter().any(|(id, _)| id == *lane);
-        let missed: Vec<i32> = offered.iter().filter(|id| !named(id)).copied().collect();
+        let missed = self.lanes.claimed(offered, &standing);
         let got = !jobs.is_empty();
         for job in &jobs {
             inner.take(job);
@@ -321,4 +315,14 @@ impl Dispatcher {
         self.due = next.map(|next| now + next);
         Ok(())
     }
+}
+
+/// A small positive number, rounded down.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is small and positive"
+)]
+fn whole(number: f64) -> usize {
+    number as usize
 }

@@ -35,8 +35,8 @@ pub(super) enum Outcome {
     Released,
     /// The same, and not to be claimed before this time has passed.
     Later(Duration),
-    /// The same, because this worker does not know the kind.
-    Unknown(Duration),
+    /// The same, because this worker does not know the kind; dead for that if none has for a day.
+    Unknown(Duration, Failure),
 }
 
 /// Why a run failed: whole for operators, and what the tenant may read.
@@ -65,7 +65,8 @@ impl End {
             Outcome::Dead(failure) => (4, false, Duration::ZERO, Some(failure)),
             Outcome::Cancelled(failure) => (5, false, Duration::ZERO, failure.as_ref()),
             Outcome::Released => (1, true, Duration::ZERO, None),
-            Outcome::Later(after) | Outcome::Unknown(after) => (6, true, *after, None),
+            Outcome::Later(after) => (6, true, *after, None),
+            Outcome::Unknown(after, failure) => (6, true, *after, Some(failure)),
         };
         let made = match &self.outcome {
             Outcome::Done(made) => *made,
@@ -80,7 +81,7 @@ impl End {
         json!({
             "id": self.job.id, "claim": self.job.claim, "state": state, "back": back,
             "after_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX), "error": error, "result": made,
-            "unknown": matches!(self.outcome, Outcome::Unknown(_)),
+            "unknown": matches!(self.outcome, Outcome::Unknown(..)),
         })
     }
 }

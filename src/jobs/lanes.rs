@@ -1,11 +1,14 @@
 //! The lanes that may have jobs to run, as this process remembers them: a hint, and never trusted. What it lacks is found by a
 //! scan before anybody sleeps, and what it has too much is said by the claim.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// How long a lane is left alone that may not run more for now: at its cap, or without tokens.
 const BLOCKED: Duration = Duration::from_millis(100);
+/// How long one is left alone that another process holds just now.
+const HELD: Duration = Duration::from_millis(3);
 /// How often a lane is offered and not looked at until it is forgotten: it is paused, or locked each time.
 const MISSES: u8 = 8;
 /// How long between two scans at least.
@@ -29,6 +32,8 @@ struct Lane {
     vtime: f64,
     blocked: Option<Instant>,
     misses: u8,
+    /// It had more than was taken, the last time.
+    deep: bool,
 }
 
 /// The lanes.
@@ -65,6 +70,7 @@ impl Lanes {
                 vtime: f64::MIN,
                 blocked: None,
                 misses: 0,
+                deep: false,
             });
         }
     }
@@ -81,43 +87,63 @@ impl Lanes {
         }
     }
 
-    /// The lanes that are to be looked at first.
-    pub(super) fn pick(&self, most: usize) -> Vec<i32> {
+    /// The lanes that are to be looked at first, for so many jobs: twice as many as would do if each that is known to have many
+    /// gave `share` of them, and each other one.
+    pub(super) fn pick(&self, jobs: usize, share: usize) -> Vec<i32> {
         let now = Instant::now();
         let open = |lane: &Lane| lane.blocked.is_none_or(|until| until <= now);
-        let mut lanes: Vec<(f64, i32)> = self
+        let mut lanes: Vec<(f64, i32, bool)> = self
             .known
             .iter()
             .filter(|(_, lane)| open(lane))
-            .map(|(id, lane)| (lane.vtime, *id))
+            .map(|(id, lane)| (lane.vtime, *id, lane.deep))
             .collect();
-        let order = |a: &(f64, i32), b: &(f64, i32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        let most = 2 * jobs;
         if lanes.len() > most {
-            lanes.select_nth_unstable_by(most, order);
+            lanes.select_nth_unstable_by(most, |a, b| order((a.0, a.1), (b.0, b.1)));
             lanes.truncate(most);
         }
-        lanes.into_iter().map(|(_, id)| id).collect()
+        lanes.sort_unstable_by(|a, b| order((a.0, a.1), (b.0, b.1)));
+        let mut expected = 0;
+        let enough = |(_, _, deep): &(f64, i32, bool)| {
+            let is_short = expected < most;
+            expected += if *deep { share.max(1) } else { 1 };
+            is_short
+        };
+        let lanes = lanes.into_iter().take_while(enough);
+        lanes.map(|(_, id, _)| id).collect()
     }
 
-    /// What a claim said of the lanes that were offered.
-    pub(super) fn claimed(&mut self, offered: &[i32], said: &[(i32, Standing)]) {
-        for id in offered {
-            if let Some(lane) = self.known.get_mut(id) {
-                lane.misses += 1;
-            }
-        }
+    /// What a claim said of the lanes that were offered. Returns those that it did not look at, and maybe never will: it is to be
+    /// asked why.
+    pub(super) fn claimed(&mut self, offered: &[i32], said: &[(i32, Standing)]) -> Vec<i32> {
         for (id, standing) in said {
             match *standing {
                 Standing::Empty => {
                     self.known.remove(id);
                 }
-                Standing::More(vtime) => self.set(*id, vtime, None),
-                Standing::Blocked(vtime) => self.set(*id, vtime, Some(Instant::now() + BLOCKED)),
+                Standing::More(vtime) => self.set(*id, vtime, None, true),
+                Standing::Blocked(vtime) => {
+                    self.set(*id, vtime, Some(Instant::now() + BLOCKED), false);
+                }
+            }
+        }
+        let said: HashSet<i32> = said.iter().map(|(id, _)| *id).collect();
+        let mut odd = Vec::new();
+        for id in offered.iter().filter(|id| !said.contains(id)) {
+            if let Some(lane) = self.known.get_mut(id) {
+                // One that was looked at before is held by another process, as a rule.
+                if lane.vtime <= f64::MIN || lane.misses > 0 {
+                    odd.push(*id);
+                }
+                lane.misses += 1;
+                lane.blocked = Some(Instant::now() + HELD);
             }
         }
         let known = self.known.len();
         self.known.retain(|_, lane| lane.misses < MISSES);
         self.incomplete |= self.known.len() < known;
+        odd
     }
 
     /// Those are of other queues, for good; these are closed until there is word of them, or a scan finds them.
@@ -137,8 +163,9 @@ impl Lanes {
     pub(super) fn scanned(&mut self, found: Vec<(i32, f64)>) {
         let mut before = std::mem::take(&mut self.known);
         for (id, vtime) in found {
-            let blocked = before.remove(&id).and_then(|lane| lane.blocked);
-            self.set(id, vtime, blocked);
+            let lane = before.remove(&id);
+            let (blocked, deep) = lane.map_or((None, false), |lane| (lane.blocked, lane.deep));
+            self.set(id, vtime, blocked, deep);
         }
         self.incomplete = false;
     }
@@ -153,49 +180,81 @@ impl Lanes {
         self.known.values().filter_map(|lane| lane.blocked).min()
     }
 
-    fn set(&mut self, id: i32, vtime: f64, blocked: Option<Instant>) {
+    fn set(&mut self, id: i32, vtime: f64, blocked: Option<Instant>, deep: bool) {
         let lane = Lane {
             vtime,
             blocked,
             misses: 0,
+            deep,
         };
         self.known.insert(id, lane);
     }
+}
+
+/// By virtual time, then by number.
+fn order(a: (f64, i32), b: (f64, i32)) -> Ordering {
+    a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sorted(mut lanes: Vec<i32>) -> Vec<i32> {
-        lanes.sort_unstable();
-        lanes
-    }
-
     #[test]
     fn the_furthest_behind_are_picked_and_the_blocked_are_not() {
         let mut lanes = Lanes::default();
         lanes.scanned((1..=10).map(|id| (id, f64::from(id))).collect());
-        assert_eq!(sorted(lanes.pick(3)), [1, 2, 3]);
+        assert_eq!(lanes.pick(2, 10), [1, 2, 3, 4]);
         let said = [
             (1, Standing::Empty),
             (2, Standing::Blocked(2.0)),
             (3, Standing::More(50.0)),
         ];
         lanes.claimed(&[1, 2, 3], &said);
-        assert_eq!(sorted(lanes.pick(3)), [4, 5, 6]);
+        assert_eq!(lanes.pick(1, 10), [4, 5]);
         lanes.freed(2);
         lanes.woken([11]);
         assert_eq!(
-            sorted(lanes.pick(3)),
-            [2, 4, 11],
+            lanes.pick(2, 10),
+            [11, 2, 4, 5],
             "one that woke is looked at first"
         );
-        for _ in 0..MISSES {
-            assert!(lanes.pick(3).contains(&4) && lanes.scan_due().is_none());
-            lanes.claimed(&[4], &[]);
+    }
+
+    /// A claim costs by lane: those that have many share it out among few.
+    #[test]
+    fn of_lanes_with_many_jobs_few_are_picked() {
+        let mut lanes = Lanes::default();
+        let all: Vec<i32> = (1..=100).collect();
+        let said: Vec<_> = all
+            .iter()
+            .map(|id| (*id, Standing::More(f64::from(*id))))
+            .collect();
+        lanes.scanned(all.iter().map(|id| (*id, f64::from(*id))).collect());
+        lanes.claimed(&all, &said);
+        assert_eq!(lanes.pick(64, 10), (1..=13).collect::<Vec<_>>());
+        assert_eq!(lanes.pick(2, 1), [1, 2, 3, 4]);
+        assert_eq!(lanes.pick(200, 0).len(), 100);
+    }
+
+    #[test]
+    fn one_that_another_holds_is_left_alone_for_a_moment_and_forgotten_in_the_end() {
+        let mut lanes = Lanes::default();
+        lanes.scanned(vec![(1, 1.0)]);
+        lanes.woken([2]);
+        assert_eq!(
+            lanes.claimed(&[1, 2], &[]),
+            [2],
+            "nobody has ever looked at it"
+        );
+        assert!(lanes.pick(2, 1).is_empty() && lanes.unblocked().is_some());
+        assert_eq!(lanes.claimed(&[1], &[]), [1], "twice");
+        for _ in 2..MISSES {
+            assert!(lanes.scan_due().is_none());
+            lanes.claimed(&[1], &[]);
         }
-        assert!(!lanes.pick(20).contains(&4), "it is never looked at");
+        lanes.freed(1);
+        assert!(lanes.pick(2, 1).is_empty(), "it is never looked at");
         assert!(lanes.scan_due().is_some(), "so a scan is to say why");
     }
 }

@@ -22,8 +22,6 @@ use uuid::Uuid;
 const GRACE: Duration = Duration::from_secs(10);
 /// How long a job waits for a worker that knows its kind before it is looked at again.
 const UNKNOWN: Duration = Duration::from_secs(20);
-/// How long it waits in all.
-const UNKNOWN_FOR: Duration = Duration::from_hours(24);
 
 /// Runs the job and hands on how it ended.
 pub(super) async fn run(inner: Arc<Inner>, job: Claimed, token: TaskTrackerToken) {
@@ -40,7 +38,7 @@ pub(super) async fn run(inner: Arc<Inner>, job: Claimed, token: TaskTrackerToken
     let begun = Instant::now();
     let ran = outcome(&inner, &job).instrument(span.clone()).await;
     match &ran.outcome {
-        Outcome::Released | Outcome::Later(_) | Outcome::Unknown(_) => {
+        Outcome::Released | Outcome::Later(_) | Outcome::Unknown(..) => {
             inner.means.gave_back(job.lane, job.cost.into());
         }
         _ => inner
@@ -81,7 +79,7 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
     };
     hold.begin();
     match (inner.kinds.get(&job.kind), job.tenant_id) {
-        (None, _) => unknown(inner, job).into(),
+        (None, _) => unknown(job).into(),
         (Some(Kind::Tenant(kind)), Some(tenant)) => {
             for_tenant(inner, job, hold, (kind, tenant)).await
         }
@@ -174,16 +172,12 @@ async fn gave_up(hold: &Hold) {
 }
 
 /// A newer binary may know the kind: during a deployment both claim. No attempt is charged.
-fn unknown(inner: &Inner, job: &Claimed) -> Outcome {
-    let now = inner.services.database.clock().now();
-    let since = job.unknown_since.unwrap_or(now);
-    if (now - since).to_std().unwrap_or_default() < UNKNOWN_FOR {
-        return Outcome::Unknown(UNKNOWN.mul_f64(rand::random_range(0.5..1.5)));
-    }
+fn unknown(job: &Claimed) -> Outcome {
     let kind = &job.kind;
-    Outcome::Dead(failed(&Error::internal(format!(
+    let failure = failed(&Error::internal(format!(
         "no worker knew the kind {kind} for a day"
-    ))))
+    )));
+    Outcome::Unknown(UNKNOWN.mul_f64(rand::random_range(0.5..1.5)), failure)
 }
 
 /// Runs the work to its end, its timeout or its panic.

@@ -1,21 +1,26 @@
-//! `jobs`: how many jobs the queue runs in a second, beside stock fang in the same run; how soon a job starts; how fairly tenants
-//! are served; and whether each job runs once.
+//! `jobs`: how many jobs the queue runs in a second, beside stock fang and graphile-worker in the same run; how soon a job starts;
+//! how fairly tenants are served; and whether each job runs once, and none is lost where workers are killed.
 
+mod faults;
+mod graphile;
 mod kinds;
 mod ours;
 mod stock;
 
+pub(crate) use faults::{Child, child};
+
 use crate::place::{Place, explain};
 use crate::population;
 use crate::postgres::Postgres;
-use crate::report::{Report, note};
+use crate::report::{Report, note, progress};
 use crate::stats::median;
 use crate::{Common, Result};
 use bulkhead::jobs::Worker;
 use clap::Args;
+use graphile::Graphile;
 use kinds::{Rest, notes};
 use ours::{Ours, at};
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +29,12 @@ use std::time::Duration;
 pub(crate) struct Options {
     #[command(flatten)]
     common: Common,
+    /// Jobs that four dispatchers run, each counted; and jobs of 10 ms of another tenant that a quiet one's come beside
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..))]
+    jobs: u32,
     /// Jobs of a throughput
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..))]
-    jobs: u32,
+    drained: u32,
     /// Jobs of a throughput of stock fang, which is slower
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..))]
     stock_jobs: u32,
@@ -36,45 +44,26 @@ pub(crate) struct Options {
     /// Jobs whose start is timed, and those of a quiet tenant
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(100..))]
     starts: u32,
-    /// Jobs of 10 ms of another tenant that a quiet one's come beside
-    #[arg(long, default_value_t = 100_000)]
-    backlog: u32,
-    /// Jobs that four dispatchers run, each counted
-    #[arg(long, default_value_t = 100_000)]
-    counted: u32,
     /// Ready jobs that a claim is made among, in 10,000 lanes
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10_000..))]
     ready: u32,
-    /// What graphile-worker does in its fastest mode, measured just before: name=jobs per second
-    #[arg(long, value_name = "PEER")]
-    peer_rate: Option<Peer>,
-}
-
-/// `name=jobs per second`.
-#[derive(Clone, Debug)]
-struct Peer {
-    name: String,
-    rate: f64,
-}
-
-impl FromStr for Peer {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text.split_once('=').and_then(|(name, rate)| {
-            let rate = rate.parse().ok().filter(|&rate: &f64| rate > 0.0)?;
-            Some(Self {
-                name: name.to_owned(),
-                rate,
-            })
-        });
-        parsed.ok_or_else(|| "a peer's rate is given as name=jobs per second".to_owned())
-    }
+    /// How often a worker is killed, at random, while others work
+    #[arg(long, default_value_t = 20)]
+    faults: u32,
+    /// Where chance begins [default: another each time; it is printed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Directory of a package.json, its lock file and a bench.mjs that measures graphile-worker, which npm installs: a peer in the
+    /// same run
+    #[arg(long, value_name = "DIR")]
+    graphile: Option<PathBuf>,
 }
 
 /// Tenants in all; a hundred of them have jobs where fairness is measured.
 const TENANTS: u32 = 102;
 const LANES: usize = 100;
+/// Short jobs that are fetched ahead at most, where they are.
+const AHEAD: u32 = 256;
 
 /// Runs it.
 pub(crate) async fn run(options: Options) -> Result<()> {
@@ -105,10 +94,16 @@ async fn with(
         report.text(&format!(
             "PostgreSQL {version}, durable (fsync on), 8 workers in one process"
         ))?;
-        rates(options, &mut ours, postgres, report).await?;
+        let peer = match &options.graphile {
+            Some(dir) => Some(Graphile::install(dir, place, postgres).await?),
+            None => None,
+        };
+        rates(options, &mut ours, (postgres, peer.as_ref()), report).await?;
         starts(options, &mut ours, report).await?;
         fairness(&mut ours, report).await?;
-        once(options, &mut ours, report).await?;
+        let lost = once(options, &mut ours, report).await?;
+        let lost = lost + faults::run(options, &mut ours, report).await?;
+        report.count("lost", lost);
         note(&format!("claiming among {} ready jobs", options.ready));
         let claims = ours.claims(options.ready).await?;
         report.figure("claim_ms", median(claims.iter().copied()));
@@ -126,9 +121,10 @@ async fn with(
 async fn rates(
     options: &Options,
     ours: &mut Ours<'_>,
-    postgres: &Postgres,
+    (postgres, peer): (&Postgres, Option<&Graphile>),
     report: &mut Report,
 ) -> Result<()> {
+    let mut peers = Vec::new();
     let mut rates: [Vec<f64>; 5] = Default::default();
     for round in 1..=options.rounds {
         note(&format!(
@@ -138,9 +134,12 @@ async fn rates(
         let (rate, runs) = stock::drain(postgres, options.stock_jobs, 8).await?;
         rates[0].push(rate);
         rates[1].push(runs);
-        rates[2].push(ours.drain(options.jobs, 1, 0).await?);
-        rates[3].push(ours.drain(options.jobs, 1, 64).await?);
-        rates[4].push(ours.drain(options.jobs, LANES, 64).await?);
+        rates[2].push(ours.drain(options.drained, 1, 0).await?);
+        rates[3].push(ours.drain(options.drained, 1, AHEAD).await?);
+        rates[4].push(ours.drain(options.drained, LANES, AHEAD).await?);
+        if let Some(peer) = peer {
+            peers.push(peer.rate(options.drained).await?);
+        }
     }
     let [stock, doubled, plain, fifo, fair] = rates.map(median);
     report.figure("vs_stock", plain / stock);
@@ -156,9 +155,14 @@ async fn rates(
         ),
         row("the same, fair", fair, &format!("{LANES} tenants")),
     ];
-    if let Some(peer) = &options.peer_rate {
-        report.figure("vs_graphile_batched", fair / peer.rate);
-        rows.push(row(&peer.name, peer.rate, "as given"));
+    if !peers.is_empty() {
+        let peer = median(peers);
+        report.figure("vs_graphile_batched", fair / peer);
+        rows.push(row(
+            "graphile-worker",
+            peer,
+            "a local queue, batched completion",
+        ));
     }
     report.table(
         "No-op jobs, until all are over",
@@ -181,11 +185,11 @@ async fn starts(options: &Options, ours: &mut Ours<'_>, report: &mut Report) -> 
     worker.stop().await;
     note(&format!(
         "the same beside {} jobs of another tenant",
-        options.backlog
+        options.jobs
     ));
-    ours.fill(&Rest { ms: 10 }, options.backlog, 1).await?;
+    ours.fill(&Rest { ms: 10 }, options.jobs, 1).await?;
     notes().clear();
-    let (app, flood) = ours.worker(8, 64).await?;
+    let (app, flood) = ours.worker(8, AHEAD).await?;
     while notes().runs() < 200 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -229,34 +233,45 @@ async fn fairness(ours: &mut Ours<'_>, report: &mut Report) -> Result<()> {
     ))
 }
 
-/// Four processes' worth of dispatchers.
-async fn once(options: &Options, ours: &mut Ours<'_>, report: &mut Report) -> Result<()> {
+/// Four processes' worth of dispatchers. Returns how many jobs were lost.
+async fn once(options: &Options, ours: &mut Ours<'_>, report: &mut Report) -> Result<u64> {
     note(&format!(
         "counting {} jobs of four dispatchers",
-        options.counted
+        options.jobs
     ));
     ours.sql("TRUNCATE job_done; DELETE FROM job").await?;
-    ours.fill(&kinds::Noop {}, options.counted, LANES).await?;
+    ours.fill(&kinds::Noop {}, options.jobs, LANES).await?;
     notes().clear();
     let mut workers = Vec::new();
     for _ in 0..4 {
-        workers.push(ours.worker(2, 64).await?);
+        workers.push(ours.worker(2, AHEAD).await?);
     }
-    ours.until_over().await?;
+    let bar = progress(options.jobs.into());
+    let watched = async {
+        loop {
+            bar.set_position(notes().runs());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        over = ours.until_over() => over?,
+        () = watched => {}
+    }
+    bar.finish_and_clear();
     for (app, worker) in workers {
         worker.stop().await;
         app.stop().await.map_err(explain)?;
     }
     let done = ours
-        .count("SELECT count(*) FROM job_done WHERE state = 3")
+        .count("SELECT count(DISTINCT id) FROM job_done WHERE state = 3")
         .await?;
-    let lost = u64::from(options.counted).saturating_sub(u64::try_from(done)?);
+    let lost = u64::from(options.jobs).saturating_sub(u64::try_from(done)?);
     #[expect(clippy::cast_precision_loss, reason = "a count of runs")]
-    let runs = notes().runs() as f64 / f64::from(options.counted);
+    let runs = notes().runs() as f64 / f64::from(options.jobs);
     report.figure("executions_per_job", runs);
-    report.count("lost", lost);
     report.text(&format!(
         "{runs} runs a job over {}, {lost} lost",
-        options.counted
-    ))
+        options.jobs
+    ))?;
+    Ok(lost)
 }

@@ -140,6 +140,11 @@ impl World {
             .header("Host", host)
     }
 
+    /// Where PostgreSQL's data are.
+    pub fn cluster(&self) -> PathBuf {
+        self.postgres.data_dir().join("pgdata")
+    }
+
     /// A connection as PostgreSQL's superuser, to the database of the tests: the other door.
     pub async fn superuser(&self) -> PgConnection {
         let owner = PgConnectOptions::from_str(&self.database_url).unwrap();
@@ -149,6 +154,11 @@ impl World {
 
     /// The same, to another database of the server.
     pub async fn superuser_of(&self, database: &str) -> PgConnection {
+        self.try_superuser_of(database).await.unwrap()
+    }
+
+    /// The same; an error if the server is not there.
+    pub async fn try_superuser_of(&self, database: &str) -> sqlx::Result<PgConnection> {
         PgConnectOptions::new_without_pgpass()
             .host(self.postgres.host())
             .port(self.postgres.port())
@@ -157,7 +167,6 @@ impl World {
             .database(database)
             .connect()
             .await
-            .unwrap()
     }
 
     /// A new database of the owner's, nothing in it and not hardened; its URL.

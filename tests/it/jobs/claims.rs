@@ -68,18 +68,27 @@ impl Queue {
     }
 
     async fn worker(&self) -> Claimer {
+        self.worker_of(None).await
+    }
+
+    /// One that serves this queue alone.
+    async fn worker_of(&self, queue: Option<&str>) -> Claimer {
         let mut connection = self.world.superuser().await;
         let node = new_id();
-        let hello = format!(
-            "SET search_path TO bulkhead, pg_temp; SET lock_timeout = '60s';
-             INSERT INTO node (id, name, version, kinds) VALUES ('{node}', 'test', '0', '{{}}')"
-        );
-        let hello = sqlx::raw_sql(AssertSqlSafe(hello));
-        connection.execute(hello).await.unwrap();
+        let queues = queue.map(|queue| vec![queue.to_owned()]);
+        let hello = "SET search_path TO bulkhead, pg_temp; SET lock_timeout = '60s'";
+        connection.execute(sqlx::raw_sql(hello)).await.unwrap();
+        sqlx::query("INSERT INTO node (id, name, version, kinds, queues) VALUES ($1, 'test', '0', '{}', $2)")
+            .bind(node)
+            .bind(&queues)
+            .execute(&mut connection)
+            .await
+            .unwrap();
         Claimer {
             connection,
             node,
             lanes: self.lanes.clone(),
+            queues,
         }
     }
 
@@ -97,15 +106,17 @@ struct Claimer {
     connection: PgConnection,
     node: Uuid,
     lanes: Vec<i32>,
+    queues: Option<Vec<String>>,
 }
 
 impl Claimer {
     async fn claim(&mut self, jobs: i32) -> Vec<Job> {
-        let sql = "SELECT lane, id, claim FROM claim_jobs($1, $2, $3, NULL, '{\"\": 1}', '{}') WHERE id IS NOT NULL";
+        let sql = "SELECT lane, id, claim FROM claim_jobs($1, $2, $3, $4, '{\"\": 1}', '{}') WHERE id IS NOT NULL";
         let rows = sqlx::query(sql)
             .bind(self.node)
             .bind(&self.lanes)
             .bind(jobs)
+            .bind(&self.queues)
             .fetch_all(&mut self.connection)
             .await
             .unwrap();
@@ -133,6 +144,22 @@ impl Claimer {
     async fn run(&mut self, sql: &str) {
         let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         self.connection.execute(sql).await.unwrap();
+    }
+
+    /// Pages that a claim reads.
+    async fn pages(&mut self, jobs: i32) -> u64 {
+        let sql = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON)
+            SELECT FROM claim_jobs($1, $2, $3, $4, '{\"\": 1}', '{}')";
+        let plan: Value = sqlx::query_scalar(sql)
+            .bind(self.node)
+            .bind(&self.lanes)
+            .bind(jobs)
+            .bind(&self.queues)
+            .fetch_one(&mut self.connection)
+            .await
+            .unwrap();
+        let read = |name: &str| plan[0]["Plan"][name].as_u64().unwrap();
+        read("Shared Hit Blocks") + read("Shared Read Blocks")
     }
 
     /// Rows of jobs that the open transaction has read.
@@ -202,6 +229,37 @@ fn a_lane_that_was_idle_has_no_credit() {
         assert!(
             (45..=60).contains(&newcomer),
             "{newcomer} of 100: not all, and not none"
+        );
+    });
+}
+
+/// Else those of a queue that is served less would have hours of credit, or of debt, where both are served.
+#[test]
+fn time_passes_in_each_set_of_queues_for_itself() {
+    run(async {
+        let queue = Queue::new(2).await;
+        for (lane, name) in ["one", "two"].into_iter().enumerate() {
+            queue.set(lane, &format!("queue = '{name}'")).await;
+            queue.fill(lane, 60).await;
+        }
+        let mut one = queue.worker_of(Some("one")).await;
+        let mut two = queue.worker_of(Some("two")).await;
+        for _ in 0..5 {
+            let jobs = one.claim(10).await;
+            assert_eq!(
+                by_lane(&jobs),
+                BTreeMap::from([(queue.lanes[0], 10)]),
+                "of its own queue alone"
+            );
+        }
+        assert_eq!(two.claim(1).await.len(), 1);
+        let times = "SELECT vtime::bigint FROM bulkhead.lane WHERE id = ";
+        let [first, second] = [0, 1].map(|lane| format!("{times}{}", queue.lanes[lane]));
+        assert_eq!(count(queue.world, &first).await, 50);
+        assert_eq!(
+            count(queue.world, &second).await,
+            1,
+            "the other queue's time is nothing to it"
         );
     });
 }
@@ -390,6 +448,40 @@ fn neither_a_claim_nor_an_end_reads_the_whole_queue() {
             assert!(read < 200, "an end {when} reads {read} jobs");
             worker.run("COMMIT; ANALYZE job").await;
             worker.connection.ping().await.unwrap();
+        }
+    });
+}
+
+/// A statement that is planned otherwise, or an index more, shows here first: time would not tell.
+#[test]
+fn a_claim_reads_a_few_pages_for_each_job_that_it_takes() {
+    run(async {
+        let queue = Queue::new(1).await;
+        let fill =
+            "INSERT INTO bulkhead.lane (queue) SELECT 'q' || n FROM generate_series(1, 1000) n;
+            INSERT INTO bulkhead.job (id, lane, kind, args, max_attempts, timeout_ms, actor)
+            SELECT gen_random_uuid(), l.id, 'test.none', '{}', 3, 1000, 'system:tests'
+            FROM bulkhead.lane l, generate_series(1, 40) WHERE l.queue LIKE 'q%'";
+        let mut superuser = queue.world.superuser().await;
+        superuser.execute(sqlx::raw_sql(fill)).await.unwrap();
+        let lanes = "SELECT array_agg(id ORDER BY id) FROM bulkhead.lane WHERE queue LIKE 'q%'";
+        let lanes: Vec<i32> = sqlx::query_scalar(lanes)
+            .fetch_one(&mut superuser)
+            .await
+            .unwrap();
+        let mut worker = queue.worker().await;
+        // The first one makes the plans.
+        worker.lanes = lanes[..13].to_vec();
+        worker.pages(64).await;
+        for when in ["before statistics", "with them"] {
+            worker.lanes = lanes[13..26].to_vec();
+            worker.pages(1).await;
+            let pages = worker.pages(64).await;
+            assert!(pages < 1_900, "a claim of 64 {when} reads {pages} pages");
+            worker.lanes = lanes[26..28].to_vec();
+            let pages = worker.pages(1).await;
+            assert!(pages < 100, "a claim of one {when} reads {pages} pages");
+            worker.run("ANALYZE job; ANALYZE lane").await;
         }
     });
 }
