@@ -43,11 +43,10 @@ impl World {
         Box::leak(Box::new(Self::open(config, postgres).await))
     }
 
-    /// A world with a PostgreSQL of its own, which the test may end.
+    /// A world with a PostgreSQL of its own, which the test may end: what is committed there is on the disk.
     pub async fn alone() -> &'static Self {
         let data_dir = data_dir().join("alone");
         let mut settings = Settings::new(data_dir.join("postgres"));
-        settings.durable = false;
         settings.path = path();
         let postgres = Server::start(&settings).await.unwrap();
         let owner = database::own(&postgres, &key()).await.unwrap();

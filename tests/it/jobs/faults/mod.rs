@@ -16,6 +16,7 @@ use bulkhead::error::{Error, Result};
 use bulkhead::jobs::{CatchUp, Cron, Job, JobContext, Kinds, PlatformContext, PlatformJob, Worker};
 use bulkhead::secret::SecretKey;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,17 +54,22 @@ impl Job for Once {
     }
 }
 
-/// Blocks its thread.
+/// Blocks its thread for as long as this file is there, and not for ever.
 #[derive(Debug, Serialize, Deserialize)]
 struct Block {
-    ms: u64,
+    file: PathBuf,
 }
 
 impl Job for Block {
     const NAME: &'static str = "test.block";
 
     async fn run(self, _: &JobContext) -> Result<()> {
-        std::thread::sleep(Duration::from_millis(self.ms));
+        for _ in 0..5_000 {
+            if !self.file.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Ok(())
     }
 }

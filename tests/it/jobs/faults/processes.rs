@@ -88,7 +88,10 @@ fn a_job_that_blocks_its_thread_holds_up_nobody_and_keeps_its_lease() {
         let (tenant, owner) = private(1).await;
         let mut blocked = another(tenant.world, 2);
         blocked.says("# ready").await;
-        let job = enqueue(&tenant, &Block { ms: 6_000 }).await;
+        let file = tenant.world.data_dir.join("block");
+        std::fs::create_dir_all(&tenant.world.data_dir).unwrap();
+        std::fs::write(&file, "").unwrap();
+        let job = enqueue(&tenant, &Block { file: file.clone() }).await;
         reaches(&tenant, &owner, job, "RUNNING").await;
         let device = "beside".to_owned();
         let beside = enqueue(&tenant, &Make { device }).await;
@@ -108,6 +111,7 @@ fn a_job_that_blocks_its_thread_holds_up_nobody_and_keeps_its_lease() {
             (count(tenant.world, kept).await == 1).then_some(())
         })
         .await;
+        std::fs::remove_file(&file).unwrap();
         let done = reaches(&tenant, &owner, job, "SUCCEEDED").await;
         assert_eq!(done["attempts"], 1);
     });
