@@ -16,6 +16,7 @@ mod m0011_job_ends;
 mod m0012_job_doors;
 mod m0013_cron;
 mod m0020_seal;
+mod m0021_operators_trail;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -34,5 +35,6 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0012_job_doors::Migration),
         Box::new(m0013_cron::Migration),
         Box::new(m0020_seal::Migration),
+        Box::new(m0021_operators_trail::Migration),
     ]
 }

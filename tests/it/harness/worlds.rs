@@ -1,7 +1,11 @@
 //! More worlds than the shared one: for tests whose workers or configuration must be their own.
 
-use super::{SECRET_KEY, World, bare, connections, world};
+use super::{SECRET_KEY, World, bare, connections, key, path, world};
 use bulkhead::config::Config;
+use bulkhead::database::{
+    self,
+    managed::{Server, Settings},
+};
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
@@ -37,6 +41,24 @@ impl World {
         change(&mut config);
         let postgres = Arc::clone(&shared.postgres);
         Box::leak(Box::new(Self::open(config, postgres).await))
+    }
+
+    /// A world with a PostgreSQL of its own, which may be hurt.
+    pub async fn apart(name: &str) -> Self {
+        let data_dir = world().await.data_dir.join(name);
+        let mut settings = Settings::new(data_dir.join("postgres"));
+        settings.path = path();
+        settings.may_download = true;
+        settings.cache_dir = Some(std::env::temp_dir().join("bulkhead-cache/bulkhead"));
+        let postgres = Server::start(&settings).await.expect("a PostgreSQL");
+        let owner = database::own(&postgres, &key()).await.unwrap();
+        let config = Config {
+            database_url: Some(SecretString::from(owner.to_url_lossy().to_string())),
+            data_dir,
+            max_connections: connections(CONNECTIONS),
+            ..Config::default()
+        };
+        Self::open(config, Arc::new(postgres)).await
     }
 
     /// Another server on the same database and data directory, without a worker.

@@ -379,3 +379,33 @@ fn it_needs_its_own_permission_and_that_of_the_object() {
         assert_eq!(read(&tenant, "SELECT name FROM device").await, "Two");
     });
 }
+
+#[test]
+fn the_last_owner_stays_one() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let made =
+            "SELECT id::text FROM history WHERE subject_type = 'member_role' AND action = 'create'";
+        let made: uuid::Uuid = read(&tenant, made).await.parse().unwrap();
+        let made = bulkhead::graphql::global_id_of("Change", made);
+        for whole in [false, true] {
+            for dry in [true, false] {
+                let input = json!({ "changeId": made, "wholeTransaction": whole, "dryRun": dry });
+                let (code, why) = failure(&revert(&tenant, &owner, input).await);
+                assert_eq!(code, "INVALID");
+                assert!(why.contains("without an owner"), "{why}");
+            }
+        }
+        let admin = tenant.member(BuiltIn::Admin).await;
+        let promote = format!(
+            "INSERT INTO member_role (id, member_id, role_id) SELECT gen_random_uuid(), m.id, r.id FROM member m, role r
+             WHERE m.email = '{admin}' AND r.name = 'owner'"
+        );
+        assert_eq!(write(&tenant, &promote).await, 1);
+        let done = revert(&tenant, &owner, json!({ "changeId": made })).await;
+        assert_eq!(done.payload()["errors"], json!([]));
+        let left = "SELECT count(*) FROM member_role mr JOIN role r ON r.id = mr.role_id WHERE r.name = 'owner'";
+        assert_eq!(tenant.count(left).await, 1);
+    });
+}
