@@ -406,9 +406,8 @@ impl Mutation {
     ) -> Result<SessionRevokePayload> {
         let request = ctx.request();
         let caller = request.caller()?;
-        let member = match caller.actor {
-            Actor::Member(member) | Actor::Impersonation { member, .. } => member,
-            _ => return Err(Error::BadRequest("Only members have sessions.".to_owned())),
+        let (Actor::Member(member) | Actor::Impersonation { member, .. }) = caller.actor else {
+            return Err(Error::BadRequest("Only members have sessions.".to_owned()));
         };
         let tx = request.writing(&caller.actor).await?;
         let only = (!input.everywhere).then_some(caller.credential_id);

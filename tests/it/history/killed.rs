@@ -24,7 +24,7 @@ const SOON: u64 = 400;
 /// A server and worker, a process of its own, always at the same port.
 struct Served {
     port: u16,
-    process: RefCell<Process>,
+    process: RefCell<Option<Process>>,
 }
 
 impl Served {
@@ -34,7 +34,7 @@ impl Served {
         drop(free);
         Self {
             port,
-            process: RefCell::new(Self::process(world, port)),
+            process: RefCell::new(Some(Self::process(world, port))),
         }
     }
 
@@ -102,9 +102,9 @@ impl Scene {
                 execute(&tx, some).await?;
                 tx.commit().await
             };
-            if work.await.is_err() {
-                sleep(Duration::from_millis(20)).await;
-            }
+            // An error is a cut; and the machine has others to serve.
+            let _ = work.await;
+            sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -124,10 +124,12 @@ impl Scene {
         match random.random_range(0..3) {
             0 => {
                 let server = &self.servers[random.random_range(0..2)];
-                server.process.borrow().signal(Signal::SIGKILL);
-                // Dropped, the old one is waited for.
+                if let Some(mut process) = server.process.take() {
+                    process.signal(Signal::SIGKILL);
+                    process.ended().await;
+                }
                 let started = Served::process(world, server.port);
-                server.process.replace(started);
+                server.process.replace(Some(started));
                 "a server"
             }
             1 => {

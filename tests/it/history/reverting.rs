@@ -106,7 +106,7 @@ fn what_was_removed_comes_back_with_its_history() {
         assert_eq!(done.payload()["reverted"][0]["action"], "CREATE");
         let changes = history(&tenant, &owner, &device).await;
         let actions: Vec<_> = changes.iter().map(|c| c["action"].clone()).collect();
-        assert_eq!(actions, ["REVERT", "DELETE", "UPDATE", "CREATE"]);
+        assert_eq!(actions, ["REVERT", "DELETE", "SIGN_IN", "UPDATE", "CREATE"]);
         assert_eq!(changes[0]["snapshot"]["version"], 3, "it goes on");
         // Without its secret, which nobody kept: no PIN opens it.
         assert_eq!(read(&tenant, "SELECT pin_hash FROM device").await, "");
@@ -306,7 +306,7 @@ fn what_cannot_be_taken_back_says_why() {
         )
         .await;
         let newest = async |kind: &str| {
-            let query = "query($kinds: [String!]) { tenant { changes(first: 1, filter: { subjectTypes: $kinds }) { nodes { id } } } }";
+            let query = "query($kinds: [String!]) { tenant { changes(first: 1, filter: { subjectTypes: $kinds, actions: [UPDATE, CREATE] }) { nodes { id } } } }";
             let answer = tenant
                 .gql_with(Some(&owner), query, json!({ "kinds": [kind] }))
                 .await;
