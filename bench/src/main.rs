@@ -1,6 +1,7 @@
-//! Bulkhead's figures: `cargo run --release -p bench -- requests|onboarding|tenants|leaks|jobs`. Each bench runs its own server and
+//! Bulkhead's figures: `cargo run --release -p bench -- requests|onboarding|tenants|leaks|jobs|history`. Each bench runs its own server and
 //! PostgreSQL, and compares what it measured in the same run.
 
+mod history;
 mod http;
 mod jobs;
 mod leaks;
@@ -50,6 +51,8 @@ enum Bench {
     Leaks(leaks::Options),
     /// Jobs per second beside stock fang, how soon they start, how fairly tenants are served, and whether each runs once
     Jobs(jobs::Options),
+    /// What the history costs who writes, how fast it is verified, and how soon it says what was
+    History(history::Options),
 }
 
 /// What every bench can be told.
@@ -106,6 +109,10 @@ fn run(bench: Bench) -> Result<()> {
             .enable_all()
             .build()?
             .block_on(unless_stopped(jobs::run(options))),
+        Bench::History(options) => Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(unless_stopped(history::run(options))),
     }
 }
 
