@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// Who acts. Written as `member:<uuid>`, `device:<uuid>`, `job:<uuid>`, `operator:<name>` or `system:<reason>`.
+/// Who acts. Written as `member:<uuid>`, `device:<uuid>`, `job:<uuid>`, `operator:<name>`, `impersonation:<uuid>:<name>` or
+/// `system:<reason>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// A person with a session.
@@ -15,11 +16,26 @@ pub enum Actor {
     Job(Uuid),
     /// An operator, by the name the operating system knows.
     Operator(String),
+    /// An operator in a session of a member's.
+    Impersonation {
+        /// For whom.
+        member: Uuid,
+        /// Who, as [`Actor::Operator`].
+        operator: String,
+    },
     /// The platform itself, and why.
     System(String),
 }
 
 impl Actor {
+    /// The member for whom an operator acts, if one does.
+    pub fn acted_for(&self) -> Option<Self> {
+        match self {
+            Self::Impersonation { member, .. } => Some(Self::Member(*member)),
+            _ => None,
+        }
+    }
+
     /// What the history keeps of a unit of work that this actor begins by a request.
     pub fn by_request(self, request: &RequestId) -> Attribution {
         Attribution {
@@ -36,6 +52,9 @@ impl fmt::Display for Actor {
             Self::Device(id) => write!(f, "device:{id}"),
             Self::Job(id) => write!(f, "job:{id}"),
             Self::Operator(name) => write!(f, "operator:{name}"),
+            Self::Impersonation { member, operator } => {
+                write!(f, "impersonation:{member}:{operator}")
+            }
             Self::System(reason) => write!(f, "system:{reason}"),
         }
     }
@@ -52,6 +71,13 @@ impl FromStr for Actor {
             "device" => id().map(Self::Device),
             "job" => id().map(Self::Job),
             "operator" => Ok(Self::Operator(rest.to_owned())),
+            "impersonation" => {
+                let (member, operator) = rest.split_once(':').ok_or(UnknownActor)?;
+                Ok(Self::Impersonation {
+                    member: Uuid::parse_str(member).map_err(|_| UnknownActor)?,
+                    operator: operator.to_owned(),
+                })
+            }
             "system" => Ok(Self::System(rest.to_owned())),
             _ => Err(UnknownActor),
         }

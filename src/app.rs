@@ -6,7 +6,10 @@ use crate::config::{Config, Env};
 use crate::database::{self, Database, Listener, Tenant, TenantTx, managed::Server};
 use crate::error::{Error, Result};
 use crate::feed::Feeds;
-use crate::history::seal::{Keys, Sealer};
+use crate::history::{
+    Notes,
+    seal::{Keys, Sealer},
+};
 use crate::identity::{self, BuiltIn, NewMember};
 use crate::jobs::Worker;
 use crate::media::{self, store::Store};
@@ -60,6 +63,7 @@ impl App {
             feeds: Feeds::new(database.clone(), registry.clone()),
             registry,
             callers: Callers::default(),
+            notes: Notes::default(),
             rates: Rates::new(&config.rate_limits, config.env),
             hasher: Hasher::new(threads)?,
             store: Store::open(&config)?,

@@ -156,8 +156,12 @@ pub async fn caller_now(
 
 /// Whether a change may be one of what a caller is or may do, so that they are to be looked up again.
 pub fn concerns(change: &history::Row, caller: &Caller) -> bool {
+    // What is no change of a row changes nobody.
+    if !change.action.is_change() {
+        return false;
+    }
     let own = match caller.actor {
-        Actor::Member(id) | Actor::Device(id) => Some(id),
+        Actor::Member(id) | Actor::Device(id) | Actor::Impersonation { member: id, .. } => Some(id),
         Actor::Job(_) | Actor::Operator(_) | Actor::System(_) => None,
     };
     change.subject_id == caller.credential_id

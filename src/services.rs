@@ -4,6 +4,7 @@ use crate::caller::Callers;
 use crate::config::Config;
 use crate::database::Database;
 use crate::feed::Feeds;
+use crate::history::Notes;
 use crate::media::store::Store;
 use crate::rates::Rates;
 use crate::secret::{Hasher, SecretKey};
@@ -22,6 +23,8 @@ pub struct Services {
     pub feeds: Feeds,
     /// Who is behind a token, for a moment.
     pub callers: Callers,
+    /// What of requests is in the trail though it changes no row.
+    pub notes: Notes,
     /// How fast requests may come.
     pub rates: Rates,
     /// Passwords and PINs.

@@ -1,6 +1,7 @@
-//! Bulkhead's figures: `cargo run --release -p bench -- requests|onboarding|tenants|leaks|jobs`. Each bench runs its own server and
+//! Bulkhead's figures: `cargo run --release -p bench -- requests|onboarding|tenants|leaks|jobs|history`. Each bench runs its own server and
 //! PostgreSQL, and compares what it measured in the same run.
 
+mod history;
 mod http;
 mod jobs;
 mod leaks;
@@ -53,6 +54,8 @@ enum Bench {
     /// A worker that `jobs` starts and kills
     #[command(hide = true)]
     Worker(jobs::Child),
+    /// What the history costs who writes, how fast it is verified, and how soon it says what was
+    History(history::Options),
 }
 
 /// What every bench can be told.
@@ -113,6 +116,10 @@ fn run(bench: Bench) -> Result<()> {
             .enable_all()
             .build()?
             .block_on(unless_stopped(jobs::child(options))),
+        Bench::History(options) => Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(unless_stopped(history::run(options))),
     }
 }
 

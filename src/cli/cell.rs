@@ -74,8 +74,8 @@ async fn redeal(services: &Services, at_most: u64) -> Result<()> {
     let planned = cells::to_move(loads(services).await?).min(at_most);
     let style = ProgressStyle::with_template("Moving tenants {bar:32} {pos}/{len}, {eta} left");
     let bar = ProgressBar::new(planned).with_style(style.map_err(Error::internal)?);
-    let mut moved = 0;
-    while moved < at_most && cells::redeal(&services.database, 1).await? > 0 {
+    let (mut moved, operator) = (0, config::operator());
+    while moved < at_most && cells::redeal(&services.database, 1, &operator).await? > 0 {
         moved += 1;
         bar.inc(1);
     }

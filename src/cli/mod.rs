@@ -10,6 +10,7 @@ mod dev;
 mod doctor;
 mod domain;
 mod hardening;
+mod impersonate;
 mod lifecycle;
 mod limits;
 mod out;

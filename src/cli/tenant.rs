@@ -1,6 +1,6 @@
 //! `bulkhead tenant create|list|show`; the files beside it have the rest.
 
-use super::{check, domain, lifecycle, limits, out};
+use super::{check, domain, impersonate, lifecycle, limits, out};
 use crate::app::{App, create_tenant};
 use crate::config::{self, Config};
 use crate::database::Tenant;
@@ -54,6 +54,8 @@ pub(super) enum Command {
     },
     #[command(flatten)]
     Life(lifecycle::Command),
+    /// Act as one of its members for a while: the history says who did, and why
+    Impersonate(impersonate::ImpersonateArgs),
     /// Let a tenant be reached by domains of its own
     #[command(subcommand)]
     Domain(domain::Command),
@@ -103,6 +105,7 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode> {
         Command::List { json } => list(&app.services, json).await,
         Command::Show { slug, json } => show(&app.services, &slug, json).await,
         Command::Life(command) => lifecycle::run(&app.services, command).await,
+        Command::Impersonate(args) => impersonate::run(&app.services, args).await,
         Command::Domain(command) => domain::run(&app.services, command).await,
         Command::Set(args) => limits::set(&app.services, args).await,
         Command::Limits { slug, json } => limits::show(&app.services, &slug, json).await,

@@ -13,7 +13,7 @@ use crate::actor::{Actor, RequestId};
 use crate::clock::Timestamp;
 use crate::database::{Database, Tenant, TenantTx};
 use crate::error::{Denial, Error, OnConstraint as _, Result};
-use crate::history::sign_in_failed;
+use crate::history::{sign_in_failed, signed_in};
 use crate::secret::HashSlot;
 use crate::tenancy::quota::{self, Coming};
 use chrono::Duration;
@@ -22,6 +22,7 @@ use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _,
     Set,
 };
+use serde_json::json;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -231,6 +232,7 @@ async fn attempt(tx: &TenantTx, slot: HashSlot, credentials: Credentials) -> Res
     let device = device.update(tx).await?;
     token::revoke_all(tx, device.id).await?;
     let (token, expires_at) = token::issue(tx, device.id).await?;
+    signed_in(tx, ("device", device.id), json!({})).await?;
     Ok(Attempt::Issued(Box::new(Issued {
         token,
         expires_at,

@@ -7,12 +7,13 @@ use crate::caller::Caller;
 use crate::clock::Timestamp;
 use crate::database::{Tenant, TenantTx};
 use crate::error::{Denial, Error, Result};
+use crate::history::Note;
 use crate::permission::Permission;
 use crate::rates::Client;
 use crate::services::Services;
 use crate::tenancy::host::Authority;
 use async_graphql::Context;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{self, Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout_at;
@@ -47,6 +48,8 @@ pub struct RequestContext {
     allowed: Duration,
     deadline: OnceLock<Instant>,
     reading: Mutex<Option<Arc<TenantTx>>>,
+    /// What is to be in the trail, and by whom.
+    noted: sync::Mutex<Vec<(Actor, Note)>>,
 }
 
 impl RequestContext {
@@ -73,6 +76,7 @@ impl RequestContext {
             idempotency_key: None,
             once: None,
             reading: Mutex::new(None),
+            noted: sync::Mutex::default(),
         }
     }
 
@@ -195,6 +199,46 @@ impl RequestContext {
         Ok(tx.until(deadline, self.allowed))
     }
 
+    /// Notes what is to be in the trail, if it is somebody's doing. It is written when the request is answered.
+    pub fn note(&self, note: Note) {
+        if let Some(caller) = self.viewer() {
+            let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.push((caller.actor.clone(), note));
+        }
+    }
+
+    /// Writes what was noted. That it cannot is for the log: the answer is there.
+    pub(super) async fn write_notes(&self) {
+        let noted = std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut noted = noted.into_iter().peekable();
+        while let Some((actor, note)) = noted.next() {
+            let mut notes = vec![note];
+            while let Some((_, note)) = noted.next_if(|(by, _)| *by == actor) {
+                notes.push(note);
+            }
+            let written = async {
+                self.end_reading().await?;
+                let (services, by) = (&self.services, self.attribution(&actor));
+                let notes = services
+                    .notes
+                    .write(&services.database, &self.tenant, &by, notes);
+                notes.await
+            };
+            if let Err(error) = written.await {
+                let request_id = &self.request_id;
+                tracing::error!(?error, %actor, request_id, "what is to be in the trail is not");
+            }
+        }
+    }
+
+    /// The same error; that a permission was denied is noted.
+    fn denied(&self, error: Error) -> Error {
+        if let Error::Forbidden(permission) = error {
+            self.note(Note::Denied(permission));
+        }
+        error
+    }
+
     /// Ends the reads, so that a request never holds two connections.
     pub async fn end_reading(&self) -> Result<()> {
         let reading = self.reading.lock().await.take();
@@ -230,7 +274,9 @@ impl ContextExt for Context<'_> {
     }
 
     fn require(&self, permission: Permission) -> Result<()> {
-        self.request().caller()?.require(permission)
+        let request = self.request();
+        let required = request.caller()?.require(permission);
+        required.map_err(|error| request.denied(error))
     }
 
     fn require_past(&self, at: Option<Timestamp>) -> Result<()> {
@@ -246,8 +292,8 @@ impl ContextExt for Context<'_> {
     }
 
     async fn write(&self, permission: Permission) -> Result<TenantTx> {
+        self.require(permission)?;
         let caller = self.request().caller()?;
-        caller.require(permission)?;
         self.request().writing(&caller.actor).await
     }
 }

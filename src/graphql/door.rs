@@ -144,7 +144,9 @@ where
         context.once = Once::of(&context, &ready)?;
         let context = Arc::new(context);
         let answer = self.resolve(Arc::clone(&context), ready);
-        idempotency::answer(&context, &self.under_way, answer).await
+        let answer = idempotency::answer(&context, &self.under_way, answer).await;
+        context.write_notes().await;
+        answer
     }
 
     async fn resolve(&self, context: Arc<RequestContext>, ready: Ready) -> Response {

@@ -80,7 +80,9 @@ where
             let given = Arc::clone(&given);
             async move {
                 let (door, context, ready) = &*given;
-                door.finish(answer, context, ready).await
+                let answer = door.finish(answer, context, ready).await;
+                context.write_notes().await;
+                answer
             }
         });
         Ok(Answers {

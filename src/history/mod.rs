@@ -9,7 +9,7 @@ pub mod seal;
 mod snapshot;
 
 pub use as_of::{as_of, rows_at, version};
-pub use event::sign_in_failed;
+pub use event::{Note, Notes, sign_in_failed, signed_in, signed_out};
 pub use filter::{Actions, Filter};
 pub use snapshot::Snapshot;
 

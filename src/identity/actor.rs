@@ -38,13 +38,17 @@ impl ActorObject {
     /// The same as it was at a moment, if there is one.
     async fn load_at(ctx: &Context<'_>, actor: &Actor, at: Option<Timestamp>) -> Result<Self> {
         let caller = ctx.request().caller()?;
-        let may_see = |permission| caller.actor == *actor || caller.require(permission).is_ok();
+        let own = caller.actor.acted_for();
+        let is_own = caller.actor == *actor || own.as_ref() == Some(actor);
+        let may_see = |permission| is_own || caller.require(permission).is_ok();
         let found = match actor {
             Actor::Member(_) if !may_see(Permission::MembersRead) => Some(Self::hidden("a member")),
             Actor::Device(_) if !may_see(Permission::DevicesRead) => Some(Self::hidden("a device")),
             Actor::Member(id) => Member::find_at(ctx, *id, at).await?.map(Self::Member),
             Actor::Device(id) => Device::find_at(ctx, *id, at).await?.map(Self::Device),
-            Actor::Job(_) | Actor::Operator(_) | Actor::System(_) => None,
+            Actor::Job(_) | Actor::Operator(_) | Actor::Impersonation { .. } | Actor::System(_) => {
+                None
+            }
         };
         Ok(found.unwrap_or_else(|| {
             Self::System(SystemActor {
@@ -91,7 +95,7 @@ fn reason(actor: &Actor) -> String {
         Actor::Member(_) => "a former member".to_owned(),
         Actor::Device(_) => "a former device".to_owned(),
         Actor::Job(_) => "a job".to_owned(),
-        Actor::Operator(_) => "an operator".to_owned(),
+        Actor::Operator(_) | Actor::Impersonation { .. } => "an operator".to_owned(),
         Actor::System(reason) => reason.clone(),
     }
 }

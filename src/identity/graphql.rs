@@ -279,7 +279,13 @@ pub struct Viewer(Arc<Caller>);
 impl Viewer {
     /// Who they are.
     async fn actor(&self, ctx: &Context<'_>) -> Result<ActorObject> {
-        ActorObject::load(ctx, &self.0.actor).await
+        let member = self.0.actor.acted_for();
+        ActorObject::load(ctx, member.as_ref().unwrap_or(&self.0.actor)).await
+    }
+
+    /// Whether an operator acts as this member: all that is done says so.
+    async fn impersonated(&self) -> bool {
+        self.0.actor.acted_for().is_some()
     }
 
     /// What they may do.
@@ -400,15 +406,23 @@ impl Mutation {
     ) -> Result<SessionRevokePayload> {
         let request = ctx.request();
         let caller = request.caller()?;
-        let Actor::Member(member) = caller.actor else {
+        let (Actor::Member(member) | Actor::Impersonation { member, .. }) = caller.actor else {
             return Err(Error::BadRequest("Only members have sessions.".to_owned()));
         };
         let tx = request.writing(&caller.actor).await?;
         let only = (!input.everywhere).then_some(caller.credential_id);
-        let revoked = super::revoke_sessions(&tx, member, only).await;
+        let revoked = match only {
+            None if caller.actor.acted_for().is_some() => Err(Error::invalid(
+                "everywhere",
+                "An operator who acts as a member ends no session but this one.",
+            )),
+            only => super::revoke_sessions(&tx, member, only).await,
+        };
         let (revoked, errors) = expected(tx.settle(revoked).await)?;
-        request.services.callers.forget(request.tenant.id);
-        request.sign_out();
+        if revoked.is_some() {
+            request.services.callers.forget(request.tenant.id);
+            request.sign_out();
+        }
         Ok(SessionRevokePayload {
             revoked_count: i32::try_from(revoked.unwrap_or_default()).unwrap_or(i32::MAX),
             errors,

@@ -2,6 +2,7 @@
 
 mod actor;
 pub mod graphql;
+pub mod impersonation;
 mod list;
 
 pub use crate::permission::BuiltIn;
@@ -11,15 +12,17 @@ use crate::actor::Actor;
 use crate::caller::Caller;
 use crate::database::TenantTx;
 use crate::error::{Denial, Error, OnConstraint as _, Result};
+use crate::history::{signed_in, signed_out};
 use crate::permission::Permission;
 use crate::tenancy::quota::{self, Coming};
 use chrono::Duration;
 use entity::tenant::{member, member_role, role, session};
-use sea_orm::sea_query::{Expr, Query};
+use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait as _, EntityTrait as _,
-    QueryFilter as _, Set,
+    PaginatorTrait as _, QueryFilter as _, QuerySelect as _, Set,
 };
+use serde_json::json;
 use uuid::Uuid;
 
 /// What the tokens of sessions begin with.
@@ -83,6 +86,22 @@ pub async fn create_member(tx: &TenantTx, new: NewMember) -> Result<member::Mode
     Ok(member)
 }
 
+/// Refuses what has left the tenant without an owner, if it knows the role. Of two who do so at once, the second sees what the
+/// first did.
+pub async fn require_owner(tx: &TenantTx) -> Result<()> {
+    let owner = role::Entity::find().filter(role::Column::Name.eq(BuiltIn::Owner.name()));
+    let owner = owner.lock(LockType::NoKeyUpdate).one(tx).await?;
+    let Some(owner) = owner else { return Ok(()) };
+    let held = member_role::Entity::find().filter(member_role::Column::RoleId.eq(owner.id));
+    if held.count(tx).await? == 0 {
+        return Err(Error::invalid(
+            "changeId",
+            "This would leave the tenant without an owner; make somebody else an owner first.",
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses a password that is too short or too long to be one (NIST SP 800-63B §5.1.1).
 pub fn check_password(password: &str) -> Result<()> {
     if (8..=128).contains(&password.chars().count()) {
@@ -121,8 +140,10 @@ pub async fn begin_session(
         expires_at: Set(now + Duration::days(days.into())),
         revoked_at: Set(None),
         created_at: Set(now),
+        operator: Set(None),
     };
     let session = session.insert(tx).await?;
+    signed_in(tx, ("member", member), json!({ "session": session.id })).await?;
     member::Entity::update_many()
         .col_expr(member::Column::LastSeenAt, Expr::value(now))
         .filter(member::Column::Id.eq(member))
@@ -142,7 +163,11 @@ pub async fn revoke_sessions(tx: &TenantTx, member: Uuid, only: Option<Uuid>) ->
     if let Some(session) = only {
         update = update.filter(session::Column::Id.eq(session));
     }
-    Ok(update.exec(tx).await?.rows_affected)
+    let ended = update.exec(tx).await?.rows_affected;
+    if ended > 0 {
+        signed_out(tx, member, ended).await?;
+    }
+    Ok(ended)
 }
 
 /// Who is behind a session's token.
@@ -156,9 +181,13 @@ pub async fn authenticate(tx: &TenantTx, token_hash: &str) -> Result<Caller> {
     if session.expires_at <= tx.now() {
         return Err(Error::Unauthenticated(Denial::TokenExpired));
     }
+    let member = session.member_id;
     Ok(Caller {
-        actor: Actor::Member(session.member_id),
-        permissions: permissions(tx, session.member_id).await?,
+        permissions: permissions(tx, member).await?,
+        actor: match session.operator {
+            Some(operator) => Actor::Impersonation { member, operator },
+            None => Actor::Member(member),
+        },
         expires_at: session.expires_at,
         credential_id: session.id,
     })

@@ -4,6 +4,7 @@ use super::sign::{self, Method};
 use super::store::{Key, MAX_LINK};
 use crate::error::{Error, Result};
 use crate::graphql::{ContextExt as _, DateTime, Url};
+use crate::history::Note;
 use crate::permission::Permission;
 use async_graphql::{Context, SimpleObject};
 use axum::http;
@@ -36,6 +37,7 @@ pub(super) struct HttpHeader {
 /// Where the bytes of an upload go, for an hour.
 pub(super) async fn upload_target(ctx: &Context<'_>, media: &Model) -> Result<UploadTarget> {
     let request = ctx.request();
+    request.note(Note::Upload(media.id));
     let key = Key::staging(&request.tenant, media.id);
     let mut headers = vec![HttpHeader {
         name: "Content-Type".to_owned(),
@@ -79,6 +81,7 @@ pub(super) async fn read_link(
         )));
     }
     let request = ctx.request();
+    request.note(Note::Download(id));
     let key = Key::new(&request.tenant, resource_type, id, ext);
     match request.services.store.signer() {
         Some(signer) => signed(signer, http::Method::GET, &key, seconds).await,

@@ -77,7 +77,9 @@ impl Rates {
         }
         let fields = u32::try_from(fields).unwrap_or(u32::MAX);
         let (rate, who) = match caller {
-            Some(Actor::Member(id)) => (&self.members, Who::Actor(*id)),
+            Some(Actor::Member(id) | Actor::Impersonation { member: id, .. }) => {
+                (&self.members, Who::Actor(*id))
+            }
             Some(Actor::Device(id)) => (&self.devices, Who::Actor(*id)),
             _ => (&self.anonymous, address(client)),
         };

@@ -73,10 +73,10 @@ pub fn to_move(mut loads: Vec<Load>) -> u64 {
 /// Moves tenants from the fullest cell to the emptiest, `at_most` so many, and takes from former cells the tenants that they
 /// may no longer serve. How many it moved; 0 when they are even. One tenant a transaction: stopped anywhere, it goes on the
 /// next time. No request fails for it: while a server may still route by the old row, both cells may serve the tenant.
-pub async fn redeal(database: &Database, at_most: u64) -> Result<u64> {
+pub async fn redeal(database: &Database, at_most: u64, operator: &str) -> Result<u64> {
     revoke(database, at_most).await?;
     let mut moved = 0;
-    while moved < at_most && move_one(database).await? {
+    while moved < at_most && move_one(database, operator).await? {
         moved += 1;
     }
     if moved > 0 {
@@ -110,7 +110,7 @@ const MOVABLE: &str = "SELECT t.id, t.role_name, c.login FROM tenant t JOIN cell
     WHERE t.cell_id = $1 AND t.state = 'active' AND NOT EXISTS (SELECT FROM former_cell f WHERE f.tenant_id = t.id)
     ORDER BY t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED";
 
-async fn move_one(database: &Database) -> Result<bool> {
+async fn move_one(database: &Database, operator: &str) -> Result<bool> {
     let tx = database.platform().await?;
     let loads = all(&tx).await?;
     let Some((from, to)) = next_move(&loads) else {
@@ -129,6 +129,8 @@ async fn move_one(database: &Database) -> Result<bool> {
     run(&tx, moved, vec![id.into(), to.into()]).await?;
     let former = "INSERT INTO former_cell (tenant_id, cell_id) VALUES ($1, $2)";
     run(&tx, former, vec![id.into(), from.into()]).await?;
+    let detail = serde_json::json!({ "from": from, "to": to });
+    log(&tx, operator, ("tenant.cell", Some(id)), detail).await?;
     tx.notify_tenant(id).await?;
     tx.commit().await?;
     Ok(true)

@@ -9,6 +9,7 @@ use crate::error::{Error, OnConstraint as _, Result};
 use entity::platform::tenant;
 use entity::platform::tenant::State;
 use sea_orm::{ActiveModelTrait as _, Set};
+use serde_json::json;
 use std::sync::Arc;
 
 /// Subdomains that are ours, or that a customer must not pass for.
@@ -81,6 +82,8 @@ pub(super) async fn create_from(
         home::build(&tx, &[home], &template, furnished).await?;
         tenant
     };
+    // Last: it is in the tenant's history too, which is there now.
+    noted(&tx, &new, &tenant, source).await?;
     tx.enter(
         Arc::new(tenant),
         &Attribution::from(Actor::Operator(new.operator)),
@@ -88,7 +91,7 @@ pub(super) async fn create_from(
     .await
 }
 
-/// Writes the tenant's row and the operators' log.
+/// Writes the tenant's row.
 async fn register(
     tx: &PlatformTx,
     new: &NewTenant,
@@ -110,14 +113,24 @@ async fn register(
     };
     let taken =
         || Error::already_exists("slug", format!("There is a tenant {} already.", new.slug));
-    let tenant = row
-        .insert(tx)
-        .await
-        .on_constraint("tenant_slug_key", taken)?;
-    let detail = serde_json::json!({ "slug": tenant.slug, "name": tenant.name });
+    row.insert(tx).await.on_constraint("tenant_slug_key", taken)
+}
+
+/// Writes it down for the tenant, and for the one that it is a copy of.
+async fn noted(
+    tx: &PlatformTx,
+    new: &NewTenant,
+    tenant: &Tenant,
+    source: Option<&Tenant>,
+) -> Result<()> {
+    let mut detail = json!({ "slug": tenant.slug, "name": tenant.name });
+    if let Some(source) = source {
+        let copied = json!({ "as": tenant.slug });
+        log(tx, &new.operator, ("tenant.clone", Some(source.id)), copied).await?;
+        detail["cloneOf"] = source.slug.as_str().into();
+    }
     let action = ("tenant.create", Some(tenant.id));
-    log(tx, &new.operator, action, detail).await?;
-    Ok(tenant)
+    log(tx, &new.operator, action, detail).await
 }
 
 /// What a copy takes over from the registry's row of its source.

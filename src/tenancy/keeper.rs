@@ -1,6 +1,6 @@
 //! The keeper: what has to be done to the tenancy from time to time, by whichever worker process comes first.
 
-use super::{cells, erase, spares};
+use super::{cells, erase, log, spares};
 use crate::database::Database;
 use crate::error::Result;
 use crate::media::store::Store;
@@ -14,7 +14,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// How often it looks after what seldom is to be done: tenants that a start could not migrate or that an older binary has made
-/// since, cells that are fuller than others, erasures that were cut short.
+/// since, cells that are fuller than others, erasures that were cut short, operators whose time as a member is over.
 const TIDY: Duration = Duration::from_mins(1);
 /// Tenants that are moved to another cell at a time.
 const MOVES: u64 = 10;
@@ -53,8 +53,10 @@ async fn keep(database: &Database, spares: u32) {
             well &= done("migrate tenants", database.migrate_tenants().await);
             well &= done(
                 "deal tenants to cells",
-                cells::redeal(database, MOVES).await,
+                cells::redeal(database, MOVES, "system:keeper").await,
             );
+            let ended = log::end_impersonations(database).await;
+            well &= done("note what impersonations are over", ended);
             tidied = Instant::now();
         }
         sleep(if well { ROUND } else { AFTER_FAILURE }).await;

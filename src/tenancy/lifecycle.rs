@@ -32,7 +32,7 @@ pub struct Act {
 
 impl Act {
     /// Writes it down, with what else there is to say.
-    pub(super) async fn log(
+    pub async fn log(
         &self,
         tx: &PlatformTx,
         action: &str,
@@ -47,7 +47,7 @@ impl Act {
 }
 
 /// The tenant with this slug, its row locked until the unit of work ends; a clear error if there is none.
-pub(super) async fn lock(tx: &PlatformTx, slug: &str) -> Result<Tenant> {
+pub async fn lock(tx: &PlatformTx, slug: &str) -> Result<Tenant> {
     let found = Entity::find()
         .filter(Column::Slug.eq(slug))
         .lock(LockType::NoKeyUpdate)
@@ -233,7 +233,8 @@ pub async fn running(tx: &PlatformTx, tenant: Uuid) -> Result<u64> {
     u64::try_from(running).map_err(Error::internal)
 }
 
-pub(super) fn refused(tenant: &Tenant, wanted: &str) -> Error {
+/// That a tenant in its state cannot be what is wanted, and what to do first.
+pub fn refused(tenant: &Tenant, wanted: &str) -> Error {
     let (slug, state) = (&tenant.slug, tenant.state);
     let hint = match state {
         State::Provisioning => "finish it by the command that began it, or delete it",

@@ -164,6 +164,8 @@ pub async fn set_plan(
     written.limits = Set(after);
     let written = written.update(tx).await?;
     for tenant in refresh(tx, "t.plan = $1", name.into()).await? {
+        let action = ("tenant.limits", Some(tenant));
+        log(tx, operator, action, detail.clone()).await?;
         tx.notify_tenant(tenant).await?;
     }
     log(tx, operator, ("plan.set", None), detail).await?;

@@ -12,8 +12,18 @@ pub enum Action {
     Update,
     /// Deleted.
     Delete,
-    /// Somebody tried to sign in, and failed: no change of a row.
+    /// The member or device signed in: no change of a row, as all that follow.
+    SignIn,
+    /// Somebody tried to sign in, and failed.
     SignInFailed,
+    /// The member signed out.
+    SignOut,
+    /// The actor was denied a permission.
+    Denied,
+    /// The actor was given a link to the media, or for its bytes.
+    LinkIssued,
+    /// An operator did something to the tenant, or the platform did.
+    OperatorAct,
 }
 
 impl Action {

@@ -19,6 +19,8 @@ pub struct Model {
     pub revoked_at: Option<DateTimeUtc>,
     /// When the row was made.
     pub created_at: DateTimeUtc,
+    /// The operator who acts in it, if it is not the member.
+    pub operator: Option<String>,
 }
 
 /// A session belongs to a member.

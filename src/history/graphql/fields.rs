@@ -29,7 +29,12 @@ impl FieldChange {
             }
             Action::Delete => Self::between(Some(&change.row), None),
             Action::Create => Self::between(None, Some(&change.row)),
-            Action::SignInFailed => Vec::new(),
+            Action::SignIn
+            | Action::SignInFailed
+            | Action::SignOut
+            | Action::Denied
+            | Action::LinkIssued
+            | Action::OperatorAct => Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@ pub use moment::{Query, Snapshot};
 pub use revert::{ChangeRevertInput, ChangeRevertPayload, Mutation, Reverted};
 
 use super::{Actions, Filter};
+use crate::actor::Actor;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::graphql::{
@@ -45,10 +46,21 @@ pub enum ChangeAction {
     Create,
     /// It was removed.
     Delete,
+    /// The actor, who is the subject, was denied the permission that the snapshot names: no change of an object, as all below that
+    /// are neither CREATE, UPDATE, DELETE nor REVERT. Repeated within a minute, it is one entry.
+    Denied,
+    /// The actor was given a link to the media, or one to upload it. Repeated within a minute, it is one entry.
+    LinkIssued,
+    /// An operator did to the tenant what the snapshot's `what` names: it was suspended, say, or its limits were changed.
+    OperatorAct,
     /// A change was taken back: the object was made again, removed, or changed.
     Revert,
-    /// Somebody tried to sign in, and failed: no change of the object.
+    /// The member or device signed in.
+    SignIn,
+    /// Somebody tried to sign in, and failed.
     SignInFailed,
+    /// The member signed out.
+    SignOut,
     /// It was changed.
     Update,
 }
@@ -60,7 +72,12 @@ impl ChangeAction {
             Action::Create => Self::Create,
             Action::Update => Self::Update,
             Action::Delete => Self::Delete,
+            Action::SignIn => Self::SignIn,
             Action::SignInFailed => Self::SignInFailed,
+            Action::SignOut => Self::SignOut,
+            Action::Denied => Self::Denied,
+            Action::LinkIssued => Self::LinkIssued,
+            Action::OperatorAct => Self::OperatorAct,
         }
     }
 
@@ -71,7 +88,12 @@ impl ChangeAction {
             Self::Create => Action::Create,
             Self::Update => Action::Update,
             Self::Delete => Action::Delete,
+            Self::SignIn => Action::SignIn,
             Self::SignInFailed => Action::SignInFailed,
+            Self::SignOut => Action::SignOut,
+            Self::Denied => Action::Denied,
+            Self::LinkIssued => Action::LinkIssued,
+            Self::OperatorAct => Action::OperatorAct,
         })
     }
 }
@@ -105,6 +127,16 @@ impl Change {
     /// Who did it.
     async fn actor(&self, ctx: &Context<'_>) -> Result<ActorObject> {
         ActorObject::parse(ctx, &self.0.actor).await
+    }
+
+    /// For what an operator does in a member's session, or a job that comes of it: the member.
+    async fn on_behalf_of(&self, ctx: &Context<'_>) -> Result<Option<ActorObject>> {
+        let texts = std::iter::once(&self.0.actor).chain(&self.0.cause);
+        let mut actors = texts.filter_map(|text| text.parse::<Actor>().ok());
+        match actors.find_map(|actor| actor.acted_for()) {
+            Some(member) => ActorObject::load(ctx, &member).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// For a job's change: who caused the job.

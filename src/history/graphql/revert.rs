@@ -5,6 +5,7 @@ use super::{Change, ChangeAction, Subject};
 use crate::error::Result;
 use crate::graphql::{ContextExt as _, Id, UserError, expected, global_id_of};
 use crate::history::{Row, revert};
+use crate::identity;
 use crate::permission::Permission;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 
@@ -150,7 +151,12 @@ async fn take_back(ctx: &Context<'_>, input: ChangeRevertInput) -> Result<Done> 
                 ctx.require(permission)?;
             }
         }
+        let of_members = |change: &Row| needed(change) == Some(Permission::MembersManage);
+        let may_end_owners = changes.iter().any(of_members);
         let changes = revert::revert(&tx, id, &changes).await?;
+        if may_end_owners {
+            identity::require_owner(&tx).await?;
+        }
         Ok(Done {
             asked,
             changes,

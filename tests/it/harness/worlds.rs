@@ -1,6 +1,6 @@
 //! More worlds than the shared one: for tests whose workers or configuration must be their own.
 
-use super::{SECRET_KEY, World, bare, connections, data_dir, key, path, world};
+use super::{SECRET_KEY, World, bare, connections, key, path, world};
 use bulkhead::config::Config;
 use bulkhead::database::{
     self,
@@ -43,12 +43,14 @@ impl World {
         Box::leak(Box::new(Self::open(config, postgres).await))
     }
 
-    /// A world with a PostgreSQL of its own, which the test may end: what is committed there is on the disk.
-    pub async fn alone() -> &'static Self {
-        let data_dir = data_dir().join("alone");
+    /// A world with a PostgreSQL of its own, which may be hurt: what is committed there is on the disk.
+    pub async fn apart(name: &str) -> &'static Self {
+        let data_dir = world().await.data_dir.join(name);
         let mut settings = Settings::new(data_dir.join("postgres"));
         settings.path = path();
-        let postgres = Server::start(&settings).await.unwrap();
+        settings.may_download = true;
+        settings.cache_dir = Some(std::env::temp_dir().join("bulkhead-cache/bulkhead"));
+        let postgres = Server::start(&settings).await.expect("a PostgreSQL");
         let owner = database::own(&postgres, &key()).await.unwrap();
         let config = Config {
             database_url: Some(SecretString::from(owner.to_url_lossy().to_string())),

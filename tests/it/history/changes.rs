@@ -186,7 +186,9 @@ fn a_jobs_change_says_who_caused_it() {
         let answer = tenant
             .gql_with(Some(&owner), &query, json!({ "id": media }))
             .await;
-        let last = &answer.data()["node"]["history"]["nodes"][0];
+        let changes = answer.data()["node"]["history"]["nodes"].as_array();
+        let last = changes.unwrap().iter().find(|c| c["action"] == "UPDATE");
+        let last = last.unwrap();
         let email = format!("owner@{}.test", tenant.slug);
         let cause = json!({ "__typename": "Member", "email": email });
         assert_eq!(last["cause"], cause, "{last:#}");

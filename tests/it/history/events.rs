@@ -1,8 +1,9 @@
 //! What is no change of a row and in the trail all the same.
 
-use super::row;
+use super::{read, row};
 use crate::harness::{PASSWORD, Tenant, refused, run};
 use bulkhead::identity::BuiltIn;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 /// The failed attempts to sign in, newest first.
@@ -76,15 +77,134 @@ fn failed_sign_ins_are_in_the_trail_without_what_was_sent() {
     });
 }
 
+/// Those of the tenant's entries that are of these actions, oldest first, as `action type snapshot`.
+async fn events(tenant: &Tenant, actions: &str) -> Vec<String> {
+    let sql = format!(
+        "SELECT coalesce(string_agg(concat_ws(' ', action, subject_type, row - 'session'), E'\n' ORDER BY recorded_at), '')
+         FROM history WHERE action = ANY ('{{{actions}}}')"
+    );
+    read(tenant, &sql)
+        .await
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn who_signs_in_and_out_is_in_the_trail() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let (_, client_id, pin) = tenant.device(&owner).await;
+        tenant.device_auth(&client_id, &pin).await;
+        tenant.token(BuiltIn::Owner).await;
+        let revoke = "mutation { sessionRevoke(input: { everywhere: true }) { revokedCount } }";
+        let ended = tenant.gql(Some(&owner), revoke).await;
+        assert_eq!(ended.payload()["revokedCount"], 2);
+        let expected = [
+            "sign_in member {}",
+            "sign_in device {}",
+            "sign_in member {}",
+            r#"sign_out member {"sessions": 2}"#,
+        ];
+        let found = events(&tenant, "sign_in, sign_out, sign_in_failed").await;
+        assert_eq!(found, expected);
+        let own = "SELECT count(*) FROM history WHERE action IN ('sign_in', 'sign_out') AND actor = subject_type || ':' || subject_id
+            AND request_id IS NOT NULL";
+        assert_eq!(tenant.count(own).await, 4);
+    });
+}
+
+#[test]
+fn a_denial_is_in_the_trail_once_a_minute() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let viewer = tenant.token(BuiltIn::Viewer).await;
+        let trail = "{ tenant { slug changes { nodes { id } } } }";
+        let create = "mutation { deviceCreate(input: { name: \"n\" }) { errors { code } } }";
+        for _ in 0..5 {
+            assert_eq!(tenant.gql(Some(&viewer), trail).await.code(), "FORBIDDEN");
+            let denied = tenant.gql(Some(&viewer), create).await;
+            assert_eq!(denied.failure()["code"], "FORBIDDEN");
+        }
+        // Side by side, too.
+        let asked = (0..10).map(|_| tenant.gql(Some(&viewer), trail));
+        futures::future::join_all(asked).await;
+        let expected = [
+            r#"denied member {"permission": "AUDIT_READ"}"#,
+            r#"denied member {"permission": "DEVICES_MANAGE"}"#,
+        ];
+        assert_eq!(events(&tenant, "denied").await, expected);
+        let other = tenant.token(BuiltIn::Member).await;
+        tenant.gql(Some(&other), trail).await;
+        // What a socket follows is denied as well.
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let (_, client_id, pin) = tenant.device(&owner).await;
+        let device = tenant.device_auth(&client_id, &pin).await;
+        let device = device.body["access_token"].as_str().unwrap();
+        let follow = tenant
+            .request(Method::POST, "/graphql")
+            .header("Accept", "text/event-stream")
+            .bearer_auth(device)
+            .json(&json!({ "query": "subscription { changeRecorded { id } }" }));
+        let told = follow.send().await.unwrap().text().await.unwrap();
+        assert!(told.contains("FORBIDDEN"), "{told}");
+        let found = events(&tenant, "denied").await;
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert_eq!(found[3], r#"denied device {"permission": "AUDIT_READ"}"#);
+        let query = "{ tenant { changes(filter: { actions: [DENIED] }) { nodes { actor { __typename } subject { __typename } requestId } } } }";
+        let shown = tenant.gql(Some(&owner), query).await;
+        let shown = &shown.data()["tenant"]["changes"]["nodes"][3];
+        assert_eq!(shown["actor"]["__typename"], "Member");
+        assert_eq!(shown["subject"]["__typename"], "Member");
+        assert!(shown["requestId"].is_string());
+    });
+}
+
+#[test]
+fn links_are_in_the_trail_once_a_minute() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let photo = tenant.photo(&owner).await;
+        let query = "{ tenant { media { nodes { id url thumbnail(size: SMALL) } } } }";
+        tenant.gql(Some(&owner), query).await.data();
+        let expected = [
+            r#"link_issued media {"to": "upload"}"#,
+            r#"link_issued media {"to": "download"}"#,
+        ];
+        assert_eq!(events(&tenant, "link_issued").await, expected);
+        let viewer = tenant.token(BuiltIn::Viewer).await;
+        let plain = "{ tenant { media { nodes { id filename } } } }";
+        tenant.gql(Some(&viewer), plain).await.data();
+        assert_eq!(events(&tenant, "link_issued").await.len(), 2, "no link");
+        tenant.gql(Some(&viewer), query).await.data();
+        assert_eq!(events(&tenant, "link_issued").await.len(), 3);
+        let of = "query($id: ID!) { node(id: $id) { ... on Media { history { nodes { action actor { ... on Member { email } } } } } } }";
+        let of = tenant
+            .gql_with(Some(&owner), of, json!({ "id": photo["id"] }))
+            .await;
+        let newest = of.data()["node"]["history"]["nodes"][0].clone();
+        let email = format!("viewer@{}.test", tenant.slug);
+        assert_eq!(
+            newest,
+            json!({ "action": "LINK_ISSUED", "actor": { "email": email } })
+        );
+    });
+}
+
 #[test]
 fn an_event_passes_for_no_change() {
     run(async {
         let tenant = Tenant::new().await;
-        let tx = tenant.write().await;
-        let forged = "SELECT record_event('device', gen_random_uuid(), 'create', '{}')";
-        let error = crate::harness::value(&tx, forged).await.unwrap_err();
-        assert_eq!(crate::harness::sqlstate(&error), "23502", "{error}");
-        tx.rollback().await.unwrap();
+        for act in ["create", "operator_act"] {
+            let tx = tenant.write().await;
+            let forged =
+                format!("SELECT record_event('device', gen_random_uuid(), '{act}', '{{}}')");
+            let error = crate::harness::value(&tx, &forged).await.unwrap_err();
+            assert_eq!(crate::harness::sqlstate(&error), "23502", "{error}");
+            tx.rollback().await.unwrap();
+        }
         refused(&tenant, &["CREATE OR REPLACE FUNCTION record_event(subject text, subject_id uuid, act text, detail jsonb) RETURNS void LANGUAGE sql AS ''"]).await;
     });
 }

@@ -3,15 +3,19 @@
 mod changes;
 mod events;
 mod guards;
+mod killed;
 mod moments;
+mod operators;
 mod reading;
 mod reverting;
 mod sealing;
 
 use crate::harness::{Answer, Tenant, execute, value};
 use bulkhead::graphql::parse_global_id;
+use bulkhead::history::seal;
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use uuid::Uuid;
 
 const CHANGE: &str = "id action subjectType subjectId requestId reason transactionId snapshot
@@ -64,6 +68,13 @@ async fn write(tenant: &Tenant, sql: &str) -> u64 {
     let rows = execute(&tx, sql).await.unwrap();
     tx.commit().await.unwrap();
     rows
+}
+
+/// How many of its entries are sealed.
+async fn sealed(tenant: &Tenant) -> u64 {
+    let database = &tenant.world.app.services.database;
+    let rows = [Arc::clone(&tenant.row)];
+    seal::sealed(database, &rows).await.unwrap()
 }
 
 async fn entries(tenant: &Tenant) -> u32 {

@@ -176,7 +176,8 @@ fn what_a_list_leads_to_is_of_the_same_moment() {
         let media = &device["media"]["nodes"][0];
         assert_eq!(media["filename"], "gate.png");
         assert_eq!(media["uploadedBy"]["name"], "A device");
-        assert_eq!(media["history"]["nodes"], json!([{ "action": "CREATE" }]));
+        let history = json!([{ "action": "LINK_ISSUED" }, { "action": "CREATE" }]);
+        assert_eq!(media["history"]["nodes"], history);
         assert_eq!(past["media"]["nodes"], json!([{ "filename": "gate.png" }]));
         let roles = |data: &Value| -> Vec<Value> {
             let members = data["members"]["nodes"].as_array().unwrap();

@@ -73,7 +73,7 @@ fn an_objects_history_is_its_own_and_for_those_who_may() {
         };
         let of_one = history(&tenant, &owner, &one).await;
         assert_eq!(of_one[0]["actor"]["__typename"], "Device");
-        assert_eq!(actions(of_one, &one), ["UPDATE", "CREATE"]);
+        assert_eq!(actions(of_one, &one), ["SIGN_IN", "UPDATE", "CREATE"]);
         let of_two = history(&tenant, &owner, &two).await;
         assert_eq!(actions(of_two, &two), ["UPDATE", "CREATE"]);
 

@@ -106,7 +106,7 @@ fn what_was_removed_comes_back_with_its_history() {
         assert_eq!(done.payload()["reverted"][0]["action"], "CREATE");
         let changes = history(&tenant, &owner, &device).await;
         let actions: Vec<_> = changes.iter().map(|c| c["action"].clone()).collect();
-        assert_eq!(actions, ["REVERT", "DELETE", "UPDATE", "CREATE"]);
+        assert_eq!(actions, ["REVERT", "DELETE", "SIGN_IN", "UPDATE", "CREATE"]);
         assert_eq!(changes[0]["snapshot"]["version"], 3, "it goes on");
         // Without its secret, which nobody kept: no PIN opens it.
         assert_eq!(read(&tenant, "SELECT pin_hash FROM device").await, "");
@@ -306,7 +306,7 @@ fn what_cannot_be_taken_back_says_why() {
         )
         .await;
         let newest = async |kind: &str| {
-            let query = "query($kinds: [String!]) { tenant { changes(first: 1, filter: { subjectTypes: $kinds }) { nodes { id } } } }";
+            let query = "query($kinds: [String!]) { tenant { changes(first: 1, filter: { subjectTypes: $kinds, actions: [UPDATE, CREATE] }) { nodes { id } } } }";
             let answer = tenant
                 .gql_with(Some(&owner), query, json!({ "kinds": [kind] }))
                 .await;
@@ -377,5 +377,35 @@ fn it_needs_its_own_permission_and_that_of_the_object() {
             )
         );
         assert_eq!(read(&tenant, "SELECT name FROM device").await, "Two");
+    });
+}
+
+#[test]
+fn the_last_owner_stays_one() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let made =
+            "SELECT id::text FROM history WHERE subject_type = 'member_role' AND action = 'create'";
+        let made: uuid::Uuid = read(&tenant, made).await.parse().unwrap();
+        let made = bulkhead::graphql::global_id_of("Change", made);
+        for whole in [false, true] {
+            for dry in [true, false] {
+                let input = json!({ "changeId": made, "wholeTransaction": whole, "dryRun": dry });
+                let (code, why) = failure(&revert(&tenant, &owner, input).await);
+                assert_eq!(code, "INVALID");
+                assert!(why.contains("without an owner"), "{why}");
+            }
+        }
+        let admin = tenant.member(BuiltIn::Admin).await;
+        let promote = format!(
+            "INSERT INTO member_role (id, member_id, role_id) SELECT gen_random_uuid(), m.id, r.id FROM member m, role r
+             WHERE m.email = '{admin}' AND r.name = 'owner'"
+        );
+        assert_eq!(write(&tenant, &promote).await, 1);
+        let done = revert(&tenant, &owner, json!({ "changeId": made })).await;
+        assert_eq!(done.payload()["errors"], json!([]));
+        let left = "SELECT count(*) FROM member_role mr JOIN role r ON r.id = mr.role_id WHERE r.name = 'owner'";
+        assert_eq!(tenant.count(left).await, 1);
     });
 }

@@ -1,25 +1,18 @@
 //! The evidence: everything is sealed soon and in an order that stays, and `bulkhead audit verify` names what was done to it.
 
-use super::{adding, entries, write};
+use super::{adding, entries, sealed, write};
 use crate::harness::{Tenant, World, execute, finish, run, until};
 use bulkhead::history::seal::{self, Keys};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use std::fs;
-use std::sync::Arc;
 
 /// `bulkhead audit` with these arguments: exit code, and all that was said.
-fn audit(world: &World, args: &[&str], keys: &str) -> (Option<i32>, String) {
+pub(super) fn audit(world: &World, args: &[&str], keys: &str) -> (Option<i32>, String) {
     let mut command = world.command();
     command.env("BULKHEAD_LOG", "off").arg("audit").args(args);
     let (code, out, err) = finish(command.env("BULKHEAD_AUDIT_KEYS", keys), "");
     (code, out + &err)
-}
-
-async fn sealed(tenant: &Tenant) -> u64 {
-    let database = &tenant.world.app.services.database;
-    let rows = [Arc::clone(&tenant.row)];
-    seal::sealed(database, &rows).await.unwrap()
 }
 
 /// Waits until all that is committed is sealed; how many entries that are.

@@ -98,6 +98,12 @@ fn a_cell_is_added_and_tenants_move_to_it_while_they_work() {
             .await
             .unwrap();
         assert_eq!(log, [format!("cell.add {login}")]);
+        let mut moves = Vec::new();
+        for (tenant, _) in &tenants {
+            let told = "SELECT count(*) FROM history WHERE row ->> 'what' = 'tenant.cell' AND (row ->> 'to')::int = 2";
+            moves.push(tenant.count(told).await);
+        }
+        assert_eq!(moves.iter().sum::<i64>(), 2, "their trails: {moves:?}");
 
         former_cells_serve_for_a_while(world, &tenants).await;
     });
@@ -113,12 +119,16 @@ async fn former_cells_serve_for_a_while(world: &World, tenants: &[(Tenant, Strin
     }
     assert_eq!(moved, 2);
     let database = &world.app.services.database;
-    assert_eq!(cells::redeal(database, 10).await.unwrap(), 0, "it is even");
+    assert_eq!(
+        cells::redeal(database, 10, "tests").await.unwrap(),
+        0,
+        "it is even"
+    );
     let mut superuser = world.superuser().await;
     let past = "UPDATE bulkhead.former_cell SET moved_at = moved_at - interval '1 hour'";
     sqlx::query(past).execute(&mut superuser).await.unwrap();
     assert_eq!(cells::revoke(database, 1).await.unwrap(), 1);
-    assert_eq!(cells::redeal(database, 10).await.unwrap(), 0);
+    assert_eq!(cells::redeal(database, 10, "tests").await.unwrap(), 0);
     for (tenant, token) in tenants {
         let (members, own) = logins(tenant).await;
         assert_eq!(members, [own]);

@@ -44,7 +44,11 @@ fn create_says_what_one_needs_to_sign_in() {
                 .filter(move |node| node["actor"] == by)
         };
         assert_eq!(made("onboarding").count(), 4, "the built-in roles");
-        assert_eq!(made("an operator").count(), 2, "the owner and its role");
+        assert_eq!(
+            made("an operator").count(),
+            3,
+            "that it was made, the owner and its role"
+        );
     });
 }
 

@@ -83,7 +83,7 @@ impl Drop for Postmaster {
 #[test]
 fn a_crash_and_an_absence_of_postgresql_lose_nothing() {
     run(async {
-        let world = World::alone().await;
+        let world = World::apart("alone").await;
         let tenant = Tenant::of(world).await;
         let mut postmaster = Postmaster::of(world);
         let here = worker(world).await;
