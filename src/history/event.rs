@@ -2,8 +2,9 @@
 
 use crate::database::TenantTx;
 use crate::error::Result;
+use entity::tenant::history::Action;
 use sea_orm::{ActiveEnum as _, ConnectionTrait as _, DbBackend, Statement};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// Somebody tried to sign in as this member or device and failed; as none that there is, if none is given: the entry is the
@@ -13,15 +14,24 @@ pub async fn sign_in_failed(tx: &TenantTx, kind: &str, subject: Option<Uuid>) ->
         Some(id) => (kind, id),
         None => ("tenant", tx.tenant().id),
     };
-    let action = entity::tenant::history::Action::SignInFailed.to_value();
+    record(tx, (table, id), Action::SignInFailed, json!({ "as": kind })).await
+}
+
+/// Something was done with this subject that is no change of it, and there is this to say of it.
+pub async fn record(
+    tx: &TenantTx,
+    (kind, subject): (&str, Uuid),
+    action: Action,
+    detail: Value,
+) -> Result<()> {
     let event = Statement::from_sql_and_values(
         DbBackend::Postgres,
         "SELECT record_event($1, $2, $3, $4)",
         [
-            table.into(),
-            id.into(),
-            action.into(),
-            json!({ "as": kind }).into(),
+            kind.into(),
+            subject.into(),
+            action.to_value().into(),
+            detail.into(),
         ],
     );
     tx.execute_raw(event).await?;

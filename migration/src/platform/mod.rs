@@ -16,6 +16,8 @@ mod m0011_job_ends;
 mod m0012_job_doors;
 mod m0013_cron;
 mod m0020_seal;
+mod m0023_retention;
+mod m0024_audit_stream;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -34,5 +36,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0012_job_doors::Migration),
         Box::new(m0013_cron::Migration),
         Box::new(m0020_seal::Migration),
+        Box::new(m0023_retention::Migration),
+        Box::new(m0024_audit_stream::Migration),
     ]
 }

@@ -14,6 +14,7 @@ mod m0009_history_plans;
 mod m0010_idempotency;
 mod m0011_history_reads;
 mod m0015_jobs;
+mod m0019_personal;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -29,6 +30,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0010_idempotency::Migration),
         Box::new(m0011_history_reads::Migration),
         Box::new(m0015_jobs::Migration),
+        Box::new(m0019_personal::Migration),
     ]
 }
 

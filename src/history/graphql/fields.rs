@@ -29,7 +29,7 @@ impl FieldChange {
             }
             Action::Delete => Self::between(Some(&change.row), None),
             Action::Create => Self::between(None, Some(&change.row)),
-            Action::SignInFailed => Vec::new(),
+            Action::SignInFailed | Action::Erased | Action::Exported => Vec::new(),
         }
     }
 

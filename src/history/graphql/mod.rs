@@ -45,6 +45,10 @@ pub enum ChangeAction {
     Create,
     /// It was removed.
     Delete,
+    /// What the trail had of this person was erased: no change of the object.
+    Erased,
+    /// The trail was written out for somebody to take along: no change of the object.
+    Exported,
     /// A change was taken back: the object was made again, removed, or changed.
     Revert,
     /// Somebody tried to sign in, and failed: no change of the object.
@@ -61,6 +65,8 @@ impl ChangeAction {
             Action::Update => Self::Update,
             Action::Delete => Self::Delete,
             Action::SignInFailed => Self::SignInFailed,
+            Action::Erased => Self::Erased,
+            Action::Exported => Self::Exported,
         }
     }
 
@@ -72,6 +78,8 @@ impl ChangeAction {
             Self::Update => Action::Update,
             Self::Delete => Action::Delete,
             Self::SignInFailed => Action::SignInFailed,
+            Self::Erased => Action::Erased,
+            Self::Exported => Action::Exported,
         })
     }
 }

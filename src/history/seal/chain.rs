@@ -3,7 +3,9 @@
 use super::keys::Key;
 use crate::database::TenantTx;
 use crate::error::Result;
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use crate::history::ERASED;
+use crate::secret::token_hash;
+use sea_orm::{DbBackend, FromQueryResult, Statement};
 use uuid::Uuid;
 
 /// Bytes of a link.
@@ -12,19 +14,85 @@ pub(super) const LINK: usize = 32;
 pub(super) const ENTRIES: usize = 1000;
 
 /// Entries by their ids, in the order of those, each as one text: PostgreSQL's own of a row, with the time in microseconds, so
-/// that it is the same on every server and whatever columns are added later. An entry that is not there has none.
-const READ: &str = "SELECT CASE WHEN h.id IS NULL THEN NULL ELSE ROW(h.id, (extract(epoch FROM h.recorded_at) * 1000000)::bigint,
-        h.subject_type, h.subject_id, h.action, h.row, h.before, h.changed, h.transaction_id, h.actor, h.cause, h.request_id,
-        h.reason, h.reverts)::text END AS entry
+/// that it is the same on every server and whatever columns are added later. An entry that is not there has none. Of personal
+/// values, the text has the commitment.
+const READ: &str = "SELECT CASE WHEN h.id IS NULL THEN NULL
+        WHEN h.person IS NULL THEN ROW(h.id, (extract(epoch FROM h.recorded_at) * 1000000)::bigint,
+            h.subject_type, h.subject_id, h.action, h.row, h.before, h.changed, h.transaction_id, h.actor, h.cause, h.request_id,
+            h.reason, h.reverts)::text
+        ELSE ROW(h.id, (extract(epoch FROM h.recorded_at) * 1000000)::bigint,
+            h.subject_type, h.subject_id, h.action, h.row - h.personal, h.before - h.personal, h.changed, h.transaction_id,
+            h.actor, h.cause, h.request_id, h.reason, h.reverts, h.person, h.personal, h.commitment)::text END AS entry,
+        h.person, h.salt, h.commitment, CASE WHEN h.person IS NOT NULL THEN (
+            SELECT jsonb_agg(jsonb_build_array(h.row -> name, h.before -> name) ORDER BY u.at)::text
+            FROM unnest(h.personal) WITH ORDINALITY u (name, at)) END AS personal
     FROM unnest($1::uuid[]) WITH ORDINALITY wanted (id, at) LEFT JOIN history h ON h.id = wanted.id ORDER BY wanted.at";
 
+/// An entry, as it is sealed.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) text: String,
+    person: Option<Person>,
+}
+
+/// What it has of a person besides.
+#[derive(Clone, Debug)]
+struct Person {
+    id: Uuid,
+    salt: Option<String>,
+    commitment: String,
+    /// For each column its value and the one before.
+    values: String,
+}
+
+impl Entry {
+    /// The person whose values were taken out of it.
+    pub(super) fn erased(&self) -> Option<Uuid> {
+        let person = self.person.as_ref()?;
+        person.salt.is_none().then_some(person.id)
+    }
+
+    /// Whether its personal values are what the sealed text commits to; or nothing, if they were taken out.
+    pub(super) fn is_committed(&self) -> bool {
+        let Some(person) = &self.person else {
+            return true;
+        };
+        match &person.salt {
+            Some(salt) => token_hash(&format!("{salt}{}", person.values)) == person.commitment,
+            None => {
+                let values: Option<Vec<[Option<String>; 2]>> =
+                    serde_json::from_str(&person.values).ok();
+                let gone = |value: Option<String>| value.is_none_or(|value| value == ERASED);
+                values.is_some_and(|values| values.into_iter().flatten().all(gone))
+            }
+        }
+    }
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    entry: Option<String>,
+    person: Option<Uuid>,
+    salt: Option<String>,
+    commitment: Option<String>,
+    personal: Option<String>,
+}
+
 /// The entries with these ids, as they are sealed.
-pub(super) async fn read(tx: &TenantTx, ids: &[Uuid]) -> Result<Vec<Option<String>>> {
+pub(super) async fn read(tx: &TenantTx, ids: &[Uuid]) -> Result<Vec<Option<Entry>>> {
     let values = [ids.to_vec().into()];
     let query = Statement::from_sql_and_values(DbBackend::Postgres, READ, values);
-    let rows = tx.query_all_raw(query).await?;
-    let entries = rows.iter().map(|row| row.try_get("", "entry"));
-    Ok(entries.collect::<std::result::Result<_, _>>()?)
+    let rows = Row::find_by_statement(query).all(tx).await?;
+    let entry = |row: Row| {
+        let person = row.person.map(|id| Person {
+            id,
+            salt: row.salt,
+            commitment: row.commitment.unwrap_or_default(),
+            values: row.personal.unwrap_or_default(),
+        });
+        row.entry.map(|text| Entry { text, person })
+    };
+    Ok(rows.into_iter().map(entry).collect())
 }
 
 /// The end of a chain: as many entries, the last of which has this link.

@@ -1,10 +1,13 @@
 //! The trail: every write of a tenant's row leaves one entry, nobody can write around it, and no secret is in it.
 
 mod changes;
+mod erasing;
 mod events;
+mod exporting;
 mod guards;
 mod moments;
 mod reading;
+mod retention;
 mod reverting;
 mod sealing;
 

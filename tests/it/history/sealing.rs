@@ -9,7 +9,7 @@ use std::fs;
 use std::sync::Arc;
 
 /// `bulkhead audit` with these arguments: exit code, and all that was said.
-fn audit(world: &World, args: &[&str], keys: &str) -> (Option<i32>, String) {
+pub(super) fn audit(world: &World, args: &[&str], keys: &str) -> (Option<i32>, String) {
     let mut command = world.command();
     command.env("BULKHEAD_LOG", "off").arg("audit").args(args);
     let (code, out, err) = finish(command.env("BULKHEAD_AUDIT_KEYS", keys), "");
@@ -23,7 +23,7 @@ async fn sealed(tenant: &Tenant) -> u64 {
 }
 
 /// Waits until all that is committed is sealed; how many entries that are.
-async fn all_sealed(tenant: &Tenant) -> u64 {
+pub(super) async fn all_sealed(tenant: &Tenant) -> u64 {
     until("all is sealed", async || {
         let there = u64::from(entries(tenant).await);
         (sealed(tenant).await == there).then_some(there)
@@ -32,7 +32,7 @@ async fn all_sealed(tenant: &Tenant) -> u64 {
 }
 
 /// Runs statements as superuser, `{n}` in them being the id of the tenant and `{e3}` that of the entry with the number 3.
-async fn tamper(tenant: &Tenant, sql: &str) {
+pub(super) async fn tamper(tenant: &Tenant, sql: &str) {
     let mut superuser = tenant.superuser().await;
     let ids: Vec<uuid::Uuid> = sqlx::query_scalar(
         "SELECT e FROM bulkhead.seal, unnest(entries) WITH ORDINALITY u (e, at) WHERE tenant_id = $1 ORDER BY first, at",
