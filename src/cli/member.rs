@@ -69,15 +69,15 @@ async fn erase(services: &Services, command: Command) -> Result<()> {
             "left": erased.left,
         }));
     }
-    let mut told = format!(
+    let told = format!(
         "Erased the member {} of {slug}: {} entries of the history, {} media.\n",
         erased.member, erased.entries, erased.media
     );
-    if erased.left > 0 {
-        let left = erased.left;
-        told.push_str(&format!(
+    let left = match erased.left {
+        0 => String::new(),
+        left => format!(
             "{left} entries are from before personal values were kept apart; they go with the retention.\n"
-        ));
-    }
-    out::print(&told)
+        ),
+    };
+    out::print(&(told + &left))
 }

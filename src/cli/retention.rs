@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// What to change; what is not named stays, and without anything it is shown.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the command's flags"
+)]
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only this tenant's

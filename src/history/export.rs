@@ -126,8 +126,8 @@ impl Export {
         let query = Statement::from_sql_and_values(
             DbBackend::Postgres,
             "SELECT id, recorded_at FROM history
-             WHERE recorded_at >= coalesce($1, $2, '-infinity') AND recorded_at < $3
-                 AND ($1::timestamptz IS NULL OR (recorded_at, id) > ($1, $4::uuid))
+             WHERE recorded_at >= coalesce($1::timestamptz, $2::timestamptz, '-infinity') AND recorded_at < $3
+                 AND ($1 IS NULL OR (recorded_at, id) > ($1, $4::uuid))
              ORDER BY recorded_at, id LIMIT $5",
             [
                 at.into(),

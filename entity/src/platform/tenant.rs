@@ -111,6 +111,7 @@ impl Default for Retention {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_default(retention: &Retention) -> bool {
     *retention == Retention::default()
 }

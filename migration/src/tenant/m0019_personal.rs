@@ -45,11 +45,11 @@ async fn allow(manager: &SchemaManager<'_>, actions: &[&str]) -> Result<(), DbEr
     let check = manager.get_connection().query_one_raw(check).await?;
     let check = check.ok_or_else(|| DbErr::Custom("the history has no check of actions".into()))?;
     let check: String = check.try_get("", "check")?;
-    let more: String = actions
+    let more: Vec<String> = actions
         .iter()
-        .map(|action| format!(", '{action}'::text"))
+        .map(|action| format!("'{action}'::text"))
         .collect();
-    let wider = check.replacen("])", &format!("{more}])"), 1);
+    let wider = check.replacen("])", &format!(", {}])", more.join(", ")), 1);
     let add = format!("ALTER TABLE history ADD CONSTRAINT history_action_check {wider}");
     crate::run(
         manager,

@@ -2,10 +2,11 @@
 
 use super::keys::Key;
 use crate::database::TenantTx;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::history::ERASED;
 use crate::secret::token_hash;
-use sea_orm::{DbBackend, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use serde::Deserialize;
 use uuid::Uuid;
 
 /// Bytes of a link.
@@ -23,9 +24,9 @@ const READ: &str = "SELECT CASE WHEN h.id IS NULL THEN NULL
         ELSE ROW(h.id, (extract(epoch FROM h.recorded_at) * 1000000)::bigint,
             h.subject_type, h.subject_id, h.action, h.row - h.personal, h.before - h.personal, h.changed, h.transaction_id,
             h.actor, h.cause, h.request_id, h.reason, h.reverts, h.person, h.personal, h.commitment)::text END AS entry,
-        h.person, h.salt, h.commitment, CASE WHEN h.person IS NOT NULL THEN (
+        CASE WHEN h.person IS NOT NULL THEN json_build_array(h.person, h.salt, h.commitment, (
             SELECT jsonb_agg(jsonb_build_array(h.row -> name, h.before -> name) ORDER BY u.at)::text
-            FROM unnest(h.personal) WITH ORDINALITY u (name, at)) END AS personal
+            FROM unnest(h.personal) WITH ORDINALITY u (name, at)))::text END AS person
     FROM unnest($1::uuid[]) WITH ORDINALITY wanted (id, at) LEFT JOIN history h ON h.id = wanted.id ORDER BY wanted.at";
 
 /// An entry, as it is sealed.
@@ -35,33 +36,27 @@ pub(super) struct Entry {
     person: Option<Person>,
 }
 
-/// What it has of a person besides.
-#[derive(Clone, Debug)]
-struct Person {
-    id: Uuid,
-    salt: Option<String>,
-    commitment: String,
-    /// For each column its value and the one before.
-    values: String,
-}
+/// What it has of a person besides: the person, the salt, the commitment, and for each column its value and the one before.
+#[derive(Clone, Debug, Deserialize)]
+struct Person(Uuid, Option<String>, Option<String>, Option<String>);
 
 impl Entry {
     /// The person whose values were taken out of it.
     pub(super) fn erased(&self) -> Option<Uuid> {
-        let person = self.person.as_ref()?;
-        person.salt.is_none().then_some(person.id)
+        let Person(id, salt, ..) = self.person.as_ref()?;
+        salt.is_none().then_some(*id)
     }
 
     /// Whether its personal values are what the sealed text commits to; or nothing, if they were taken out.
     pub(super) fn is_committed(&self) -> bool {
-        let Some(person) = &self.person else {
+        let Some(Person(_, salt, commitment, values)) = &self.person else {
             return true;
         };
-        match &person.salt {
-            Some(salt) => token_hash(&format!("{salt}{}", person.values)) == person.commitment,
+        let values = values.as_deref().unwrap_or_default();
+        match salt {
+            Some(salt) => Some(token_hash(&format!("{salt}{values}"))) == *commitment,
             None => {
-                let values: Option<Vec<[Option<String>; 2]>> =
-                    serde_json::from_str(&person.values).ok();
+                let values: Option<Vec<[Option<String>; 2]>> = serde_json::from_str(values).ok();
                 let gone = |value: Option<String>| value.is_none_or(|value| value == ERASED);
                 values.is_some_and(|values| values.into_iter().flatten().all(gone))
             }
@@ -69,30 +64,22 @@ impl Entry {
     }
 }
 
-#[derive(FromQueryResult)]
-struct Row {
-    entry: Option<String>,
-    person: Option<Uuid>,
-    salt: Option<String>,
-    commitment: Option<String>,
-    personal: Option<String>,
-}
-
 /// The entries with these ids, as they are sealed.
 pub(super) async fn read(tx: &TenantTx, ids: &[Uuid]) -> Result<Vec<Option<Entry>>> {
     let values = [ids.to_vec().into()];
     let query = Statement::from_sql_and_values(DbBackend::Postgres, READ, values);
-    let rows = Row::find_by_statement(query).all(tx).await?;
-    let entry = |row: Row| {
-        let person = row.person.map(|id| Person {
-            id,
-            salt: row.salt,
-            commitment: row.commitment.unwrap_or_default(),
-            values: row.personal.unwrap_or_default(),
-        });
-        row.entry.map(|text| Entry { text, person })
-    };
-    Ok(rows.into_iter().map(entry).collect())
+    let rows = tx.query_all_raw(query).await?;
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        let text: Option<String> = row.try_get("", "entry")?;
+        let person: Option<String> = row.try_get("", "person")?;
+        let person = person
+            .map(|person| serde_json::from_str(&person))
+            .transpose();
+        let person = person.map_err(Error::internal)?;
+        entries.push(text.map(|text| Entry { text, person }));
+    }
+    Ok(entries)
 }
 
 /// The end of a chain: as many entries, the last of which has this link.

@@ -79,7 +79,8 @@ impl Purge<'_> {
         Ok(tx.settle(batch).await?.is_some())
     }
 
-    /// Purges the oldest that was not yet. How many entries that were, the kept ones among them; 0 when there are none left.
+    /// Purges the oldest that was not yet. How many entries that were, the kept ones among them; 0 when
+    /// there are none left, or none may go.
     pub async fn some(&self) -> Result<u64> {
         let (before, seals) = self.next().await?;
         let tx = self.database.read(self.tenant).await?;
@@ -103,8 +104,8 @@ impl Purge<'_> {
             archive::put(self.store, self.keys, self.tenant, &lines).await?;
         }
         let count = batch.links.len() as u64;
-        self.replace(before, batch, lines.len()).await?;
-        Ok(count)
+        let goes_on = self.replace(before, batch, lines.len()).await?;
+        Ok(if goes_on { count } else { 0 })
     }
 
     /// Purges what was kept and is needed no longer: it was changed or removed since. How many entries.
@@ -229,17 +230,22 @@ impl Purge<'_> {
         Ok(())
     }
 
-    /// Puts a checkpoint in the place of the batch, or makes the last one go as far.
+    /// Puts a checkpoint in the place of the batch, or makes the last one go as far. Whether there may be more to do.
     async fn replace(
         &self,
         before: Option<Checkpoint>,
         batch: Batch,
         archived: usize,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let tx = self.database.platform().await?;
-        if !self.may_go_on(&tx).await? || checkpoint::last(&tx, self.tenant.id).await? != before {
-            // Somebody else was faster, or it may not be done any more; the next look finds what there is.
-            return tx.rollback().await;
+        if !self.may_go_on(&tx).await? {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        if checkpoint::last(&tx, self.tenant.id).await? != before {
+            // Somebody else was faster: the next look finds what there is.
+            tx.rollback().await?;
+            return Ok(true);
         }
         let (mut stay, go): (Vec<_>, Vec<_>) = batch
             .links
@@ -277,7 +283,8 @@ impl Purge<'_> {
         }
         checkpoint::sign(&mut made, &stay, self.keys.sealing());
         checkpoint::put(&tx, made).await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// One at a time; and not while the tenant is being erased, or is held.

@@ -44,16 +44,7 @@ fn an_export_has_each_entry_once_and_is_in_the_trail() {
         assert_eq!(code, Some(0), "{said}");
         assert!(said.contains(&format!("{count} entries of ")), "{said}");
         let all = lines(&fs::read_to_string(&file).unwrap());
-        let ids: BTreeSet<_> = all
-            .iter()
-            .map(|line| line["id"].as_str().unwrap())
-            .collect();
-        assert_eq!((all.len(), ids.len()), (count, count));
-        assert!(
-            all.iter()
-                .all(|line| line["salt"].is_null() && line["pin_hash"].is_null())
-        );
-        assert!(all.is_sorted_by_key(|line| line["recorded_at"].as_str().unwrap().to_owned()));
+        each_once(&all, count);
         let query =
             "{ tenant { changes(first: 1) { nodes { action reason subjectType snapshot } } } }";
         let newest =
@@ -93,6 +84,15 @@ fn an_export_has_each_entry_once_and_is_in_the_trail() {
         assert_eq!(code, Some(1));
         assert!(said.contains("/nowhere/at/all cannot be written"), "{said}");
     });
+}
+
+/// The lines are so many entries in the order of the trail, without what only the chain needs.
+fn each_once(lines: &[Value], count: usize) {
+    let text = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_owned();
+    let ids: BTreeSet<_> = lines.iter().map(|line| text(line, "id")).collect();
+    assert_eq!((lines.len(), ids.len()), (count, count));
+    assert!(lines.iter().all(|line| line.get("salt").is_none()));
+    assert!(lines.is_sorted_by_key(|line| text(line, "recorded_at")));
 }
 
 /// Seals what there is.
@@ -152,7 +152,11 @@ fn a_file_gets_each_line_and_mends_what_was_torn() {
         .await;
         drop(streamers);
         let all = lines(&read(&file));
-        assert_eq!(all.len() as i64, both, "once, for nothing went wrong");
+        assert_eq!(
+            i64::try_from(all.len()).unwrap(),
+            both,
+            "once, for nothing went wrong"
+        );
         assert_eq!(numbers(&all, &tenant), (1..=count + 2).collect::<Vec<_>>());
         assert!(
             all.iter()
@@ -231,7 +235,10 @@ fn a_receiver_that_fails_repeats_and_dies_gets_all_in_the_end() {
         })
         .await;
         let seen = numbers(&receiver.lines.lock().unwrap(), &tenant);
-        assert!(seen.len() as i64 > count, "some came again: {seen:?}");
+        assert!(
+            i64::try_from(seen.len()).unwrap() > count,
+            "some came again: {seen:?}"
+        );
         let distinct: BTreeSet<_> = seen.iter().copied().collect();
         assert_eq!(distinct, (1..=count).collect());
 
