@@ -9,6 +9,7 @@ use crate::feed::Feeds;
 use crate::history::{
     Notes,
     seal::{Keys, Sealer},
+    stream::Streamer,
 };
 use crate::identity::{self, BuiltIn, NewMember};
 use crate::jobs::Worker;
@@ -33,6 +34,7 @@ pub struct App {
     keeper: OnceLock<Keeper>,
     keys: Keys,
     sealer: OnceLock<Sealer>,
+    streamer: OnceLock<Option<Streamer>>,
 }
 
 impl std::fmt::Debug for App {
@@ -87,10 +89,11 @@ impl App {
             keeper: OnceLock::new(),
             keys,
             sealer: OnceLock::new(),
+            streamer: OnceLock::new(),
         })
     }
 
-    /// Starts running jobs in this process, and keeping the tenancy in order and the histories sealed until the app stops.
+    /// Starts running jobs in this process, and keeping the tenancy in order and the histories sealed and sent on until the app stops.
     pub async fn worker(&self) -> Worker {
         let Services {
             database,
@@ -104,6 +107,8 @@ impl App {
             let anchors = (store.clone(), config.audit_anchor_minutes);
             Sealer::start(database.clone(), self.keys.clone(), anchors)
         });
+        self.streamer
+            .get_or_init(|| Streamer::start(database.clone(), &config.audit_stream));
         Worker::start(Arc::clone(&self.services), resources::jobs()).await
     }
 
@@ -117,7 +122,7 @@ impl App {
 
     /// Closes the connections, and stops the PostgreSQL that is ours.
     pub async fn stop(self) -> Result<()> {
-        drop((self.listener, self.keeper, self.sealer));
+        drop((self.listener, self.keeper, self.sealer, self.streamer));
         self.services.database.close().await;
         match self.server {
             Some(server) => server.stop().await.map_err(Error::internal),

@@ -2,7 +2,8 @@
 //!
 //! To add a tenant-scoped resource `widget`:
 //! 1. `entity/src/tenant/widget.rs`, and a line in `entity/src/tenant/mod.rs`;
-//! 2. `migration/src/tenant/m<nnnn>_widget.rs` that calls `audited(…)`, and a line in `migration/src/tenant/mod.rs`;
+//! 2. `migration/src/tenant/m<nnnn>_widget.rs` that calls `audited(…)`, and `personal(…)` if it has columns that are of a
+//!    person, and a line in `migration/src/tenant/mod.rs`;
 //! 3. `src/widgets/{mod,graphql}.rs` (and `jobs.rs`, `http.rs` where it has some), and a line in `src/lib.rs`;
 //! 4. its lines here;
 //! 5. `tests/it/widgets.rs`, a line in `tests/it/main.rs`, and the rows that `tests/it/isolation/` then asks for;
@@ -96,6 +97,7 @@ pub struct Subscription(
 /// The jobs that this binary can run.
 pub fn jobs() -> Kinds {
     Kinds::default()
+        .with::<history::jobs::Retain>()
         .with::<media::jobs::Process>()
         .with_platform::<tenancy::jobs::ForgetKeys>()
 }

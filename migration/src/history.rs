@@ -58,3 +58,27 @@ pub async fn audited_with(manager: &SchemaManager<'_>, audited: Audited<'_>) -> 
     }
     Ok(())
 }
+
+/// What a table has of persons.
+#[derive(Clone, Copy, Debug)]
+pub struct Personal<'a> {
+    /// The table. It is under the history, and each of its rows is of one person.
+    pub table: &'a str,
+    /// Columns whose values can be erased from the history.
+    pub columns: &'a [&'a str],
+    /// The column that says whose they are: the id of a person, or of what goes with one.
+    pub person: &'a str,
+}
+
+/// Keeps what the history has of persons apart, so that it can be erased and the chain stays whole; one call a table.
+pub async fn personal(manager: &SchemaManager<'_>, personal: Personal<'_>) -> Result<(), DbErr> {
+    let Personal { table, person, .. } = personal;
+    let columns = personal.columns.join(",");
+    // A condition, not a look inside: the rows of other tables pay for nothing but it.
+    let trigger = format!(
+        "CREATE TRIGGER history_personal_{table} BEFORE INSERT ON history FOR EACH ROW \
+         WHEN (NEW.subject_type = '{table}' AND NEW.action IN ('create', 'update', 'delete')) \
+         EXECUTE FUNCTION bulkhead.personal('{columns}', '{person}')"
+    );
+    crate::run(manager, &[&trigger]).await
+}

@@ -1,16 +1,17 @@
 //! `bulkhead audit`: the evidence of the tenants' histories.
 
-use super::{FOUND, out};
+use super::{FOUND, export, out, retention};
 use crate::app::App;
 use crate::config::Config;
 use crate::database::Tenant;
 use crate::error::Result;
-use crate::history::seal::{self, Fault, Keys, Verified};
+use crate::history::seal::{self, ArchiveFault, Archives, Fault, Keys, Verified};
 use crate::services::Services;
 use crate::tenancy::{self, limits::no_tenant};
 use clap::Subcommand;
 use entity::platform::tenant::State;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,6 +22,9 @@ pub(super) enum Command {
     Verify {
         /// Only this tenant's
         slug: Option<String>,
+        /// The archives of what was purged, too
+        #[arg(long)]
+        archive: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -30,6 +34,10 @@ pub(super) enum Command {
         /// Only this tenant's
         slug: Option<String>,
     },
+    /// Show how long histories are kept, or change that of one
+    Retention(retention::Args),
+    /// Write a tenant's trail to a file; that it was is in the trail
+    Export(export::Args),
 }
 
 pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode> {
@@ -38,8 +46,14 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode> {
     let services = &app.services;
     let keys = Keys::of(&services.config, &services.key)?;
     let done = match &command {
-        Command::Verify { slug, json } => verify(services, &keys, slug.as_deref(), *json).await,
+        Command::Verify {
+            slug,
+            archive,
+            json,
+        } => verify(services, &keys, slug.as_deref(), (*archive, *json)).await,
         Command::Anchor { slug } => anchor(services, &keys, slug.as_deref()).await,
+        Command::Retention(args) => retention::run(services, args).await,
+        Command::Export(args) => export::run(services, args).await,
     };
     app.stop().await?;
     done
@@ -66,11 +80,27 @@ async fn tenants(services: &Services, slug: Option<&str>) -> Result<Vec<Arc<Tena
     Ok(found.into_iter().filter(whole).map(Arc::new).collect())
 }
 
+/// What was verified of a tenant.
+#[derive(Debug, Serialize)]
+struct Proof {
+    #[serde(flatten)]
+    history: Verified,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<Archives>,
+}
+
+impl Proof {
+    fn is_bad(&self) -> bool {
+        let archive = self.archive.as_ref();
+        self.history.fault.is_some() || archive.is_some_and(|archive| archive.fault.is_some())
+    }
+}
+
 async fn verify(
     services: &Services,
     keys: &Keys,
     slug: Option<&str>,
-    as_json: bool,
+    (with_archives, as_json): (bool, bool),
 ) -> Result<ExitCode> {
     let tenants = tenants(services, slug).await?;
     let entries = seal::sealed(&services.database, &tenants).await?;
@@ -78,19 +108,54 @@ async fn verify(
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {eta}") {
         bar.set_style(style);
     }
-    let mut verified = Vec::with_capacity(tenants.len());
+    let mut proofs = Vec::with_capacity(tenants.len());
     for tenant in &tenants {
         let places = (&services.database, &services.store);
-        verified.push(seal::verify(places, keys, tenant, |some| bar.inc(some)).await?);
+        let history = seal::verify(places, keys, tenant, |some| bar.inc(some)).await?;
+        let archive = if with_archives {
+            Some(seal::archives(places, keys, tenant).await?)
+        } else {
+            None
+        };
+        proofs.push(Proof { history, archive });
     }
     bar.finish_and_clear();
     if as_json {
-        out::json(&json!(verified))?;
+        out::json(&json!(proofs))?;
     } else {
-        out::print(&verified.iter().map(line).collect::<String>())?;
+        out::print(&proofs.iter().map(lines).collect::<String>())?;
     }
-    let bad = verified.iter().any(|one| one.fault.is_some());
+    let bad = proofs.iter().any(Proof::is_bad);
     Ok(if bad { FOUND.into() } else { ExitCode::SUCCESS })
+}
+
+fn lines(proof: &Proof) -> String {
+    let history = line(&proof.history);
+    match &proof.archive {
+        Some(archive) => format!("{history}{}: {}\n", proof.history.tenant, archived(archive)),
+        None => history,
+    }
+}
+
+fn archived(found: &Archives) -> String {
+    let verdict = match &found.fault {
+        None => "good".to_owned(),
+        Some(ArchiveFault::Changed { object, number: 0 }) => {
+            format!("BROKEN: {object} is not what was written")
+        }
+        Some(ArchiveFault::Changed { object, number }) => {
+            format!("BROKEN: entry {number} in {object} is not what was sealed")
+        }
+        Some(ArchiveFault::Missing { first, last }) => {
+            format!(
+                "BROKEN: of the entries {first} to {last}, some that were archived are in no archive"
+            )
+        }
+    };
+    let Archives {
+        archives, entries, ..
+    } = found;
+    format!("{entries} entries in {archives} archives: {verdict}")
 }
 
 fn line(one: &Verified) -> String {
@@ -102,11 +167,19 @@ fn line(one: &Verified) -> String {
         (None, Some(number)) => format!("good, anchored at {number}"),
         (None, None) => "good, not anchored yet".to_owned(),
     };
+    let purged = match one.purged_until {
+        Some(until) => format!(
+            ", {} from before {} purged",
+            one.purged,
+            until.format("%Y-%m-%d %H:%M UTC")
+        ),
+        None => String::new(),
+    };
     let unsealed = match one.unsealed {
         0 => String::new(),
         some => format!(", {some} not sealed yet"),
     };
-    format!("{tenant}: {entries} entries{unsealed}: {verdict}\n")
+    format!("{tenant}: {entries} entries{purged}{unsealed}: {verdict}\n")
 }
 
 fn words(fault: &Fault) -> String {
@@ -114,6 +187,9 @@ fn words(fault: &Fault) -> String {
         Fault::Changed { number, id } => {
             format!("entry {number} ({id}) is not what was sealed: it was changed, or is another's")
         }
+        Fault::Emptied { number, id } => format!(
+            "what entry {number} ({id}) has of a person was taken out, and the trail has no erasure of that person"
+        ),
         Fault::Missing { number, id } => format!("entry {number} ({id}) was removed"),
         Fault::Inserted { id } => format!("entry {id} was put in later: no seal has it"),
         Fault::SealMissing { number } => format!("the seals from number {number} on were removed"),
@@ -128,6 +204,12 @@ fn words(fault: &Fault) -> String {
         }
         Fault::NotAnchored { anchored } => {
             format!("the chain is another than the one that was anchored at {anchored}")
+        }
+        Fault::CheckpointMissing { number } => format!(
+            "the entries from number {number} on were purged, and the checkpoint that stands for them was removed"
+        ),
+        Fault::CheckpointForged { number } => {
+            format!("the checkpoint from number {number} on was changed, or made up")
         }
         Fault::AnchorMissing { anchored } => {
             format!("the anchor at {anchored} was removed from the object store, or forged")

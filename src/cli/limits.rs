@@ -58,6 +58,7 @@ pub(super) async fn set(services: &Services, args: SetArgs) -> Result<()> {
         limits: args.limits.into_iter().collect(),
         statement_timeout_ms: args.statement_timeout.map(|timeout| timeout.0),
         flags: unset.chain(given).collect(),
+        ..Change::default()
     };
     let tx = services.database.platform().await?;
     change_tenant(&tx, &args.slug, &change, &config::operator()).await?;

@@ -9,13 +9,16 @@ mod demo;
 mod dev;
 mod doctor;
 mod domain;
+mod export;
 mod hardening;
 mod impersonate;
 mod lifecycle;
 mod limits;
+mod member;
 mod out;
 mod plan;
 mod queue;
+mod retention;
 mod serve;
 mod tenant;
 mod top;
@@ -89,7 +92,10 @@ enum Command {
     /// Look at the cells, add one, deal the tenants to them anew
     #[command(subcommand)]
     Cell(cell::Command),
-    /// Prove the tenants' histories
+    /// Erase members of tenants
+    #[command(subcommand)]
+    Member(member::Command),
+    /// Prove the tenants' histories, take them along, and say how long they are kept
     #[command(subcommand)]
     Audit(audit::Command),
     /// Print the GraphQL schema of the tenant API
@@ -129,6 +135,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Jobs(command) => queue::run(config, command).await,
         Command::Plan(command) => plan::run(config, command).await,
         Command::Cell(command) => cell::run(config, command).await,
+        Command::Member(command) => member::run(config, command).await,
         Command::Audit(command) => return audit::run(config, command).await,
         Command::Tenant(command) => return tenant::run(config, command).await,
         Command::Config(config::Command::Show) => config::show(&config),

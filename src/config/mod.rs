@@ -2,9 +2,11 @@
 
 mod http;
 mod limits;
+mod stream;
 
 pub use http::HttpLimits;
 pub use limits::{DocumentLimits, RateLimits};
+pub use stream::AuditStream;
 
 use crate::error::{Error, Result};
 use ipnet::IpNet;
@@ -86,6 +88,8 @@ pub struct Config {
     pub audit_keys: Vec<SecretString>,
     /// Minutes from one anchor of a history that goes on to the next; 0 anchors none.
     pub audit_anchor_minutes: u32,
+    /// Where every sealed entry of every tenant is sent on to, as JSON lines: its `file`, or its `url` with a `token`.
+    pub audit_stream: AuditStream,
     /// Where media are kept: `azure://<container>`, or a directory; `<data_dir>/media` unless set.
     pub media_url: Option<String>,
     /// Azure storage account.
@@ -188,6 +192,7 @@ impl Default for Config {
             secret_key: None,
             audit_keys: Vec::new(),
             audit_anchor_minutes: 10,
+            audit_stream: AuditStream::default(),
             media_url: None,
             media_azure_account: None,
             media_azure_key: None,
@@ -269,6 +274,7 @@ impl Config {
             ));
         }
         self.http_limits.check()?;
+        self.audit_stream.check()?;
         http::check_origins(&self)?;
         Ok(self)
     }

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::database::{Tenant, TenantTx};
 use crate::error::{Denial, Error, Result};
 use crate::history::Note;
+use crate::history::readable;
 use crate::permission::Permission;
 use crate::rates::Client;
 use crate::services::Services;
@@ -258,7 +259,7 @@ pub trait ContextExt {
     /// Whether the caller may; UNAUTHENTICATED or FORBIDDEN if not.
     fn require(&self, permission: Permission) -> Result<()>;
 
-    /// Whether the caller may see what was, if it is asked for: that is a part of the trail.
+    /// Whether the caller may see what was, if it is asked for: that is a part of the trail, and kept for so long.
     fn require_past(&self, at: Option<Timestamp>) -> Result<()>;
 
     /// The shared unit of work for reading, if the caller may.
@@ -280,10 +281,11 @@ impl ContextExt for Context<'_> {
     }
 
     fn require_past(&self, at: Option<Timestamp>) -> Result<()> {
-        match at {
-            Some(_) => self.require(Permission::AuditRead),
-            None => Ok(()),
-        }
+        let Some(at) = at else {
+            return Ok(());
+        };
+        self.require(Permission::AuditRead)?;
+        readable(&self.request().tenant, at)
     }
 
     async fn read(&self, permission: Permission) -> Result<Arc<TenantTx>> {

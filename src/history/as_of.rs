@@ -1,8 +1,9 @@
 //! Rows as they were at a moment, from what the history has of them: each by its index, however much was recorded since.
 
 use crate::clock::Timestamp;
-use crate::database::TenantTx;
-use crate::error::Result;
+use crate::database::{Tenant, TenantTx};
+use crate::error::{Error, Result};
+use chrono::SecondsFormat;
 use entity::tenant::history::{Action, Column, Entity, Model};
 use migration::tenant::BLANK;
 use sea_orm::sea_query::{
@@ -15,6 +16,19 @@ use sea_orm::{
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
+
+/// Refuses a moment that the history does not reach back to any more: what it would find is what was left, and not what was.
+pub fn readable(tenant: &Tenant, at: Timestamp) -> Result<()> {
+    match tenant.history_from {
+        Some(from) if at < from => {
+            let from = from.to_rfc3339_opts(SecondsFormat::Micros, true);
+            Err(Error::BadRequest(format!(
+                "The history is kept from {from} on; ask for that moment or a later one."
+            )))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The same rows as they were at a moment; as they are now, if there is none. Whatever else the selection asks of them, it
 /// asks of what they were.

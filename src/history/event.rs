@@ -21,14 +21,13 @@ type Subject<'a> = (&'a str, Uuid);
 
 /// The member or device signed in.
 pub async fn signed_in(tx: &TenantTx, subject: Subject<'_>, detail: Value) -> Result<()> {
-    record(tx, json!([event(subject, Action::SignIn, detail)])).await
+    record(tx, subject, Action::SignIn, detail).await
 }
 
 /// The member signed out of so many sessions.
 pub async fn signed_out(tx: &TenantTx, member: Uuid, sessions: u64) -> Result<()> {
     let detail = json!({ "sessions": sessions });
-    let out = event(("member", member), Action::SignOut, detail);
-    record(tx, json!([out])).await
+    record(tx, ("member", member), Action::SignOut, detail).await
 }
 
 /// Somebody tried to sign in as this member or device and failed; as none that there is, if none is given: the entry is the
@@ -38,8 +37,17 @@ pub async fn sign_in_failed(tx: &TenantTx, kind: &str, subject: Option<Uuid>) ->
         Some(id) => (kind, id),
         None => ("tenant", tx.tenant().id),
     };
-    let failed = event(subject, Action::SignInFailed, json!({ "as": kind }));
-    record(tx, json!([failed])).await
+    record(tx, subject, Action::SignInFailed, json!({ "as": kind })).await
+}
+
+/// Something was done with this subject that is no change of it, and there is this to say of it.
+pub async fn record(
+    tx: &TenantTx,
+    subject: Subject<'_>,
+    action: Action,
+    detail: Value,
+) -> Result<()> {
+    record_all(tx, json!([event(subject, action, detail)])).await
 }
 
 fn event((table, id): Subject<'_>, action: Action, detail: Value) -> Value {
@@ -47,7 +55,7 @@ fn event((table, id): Subject<'_>, action: Action, detail: Value) -> Value {
 }
 
 /// Any number of events, in one statement.
-async fn record(tx: &TenantTx, events: Value) -> Result<()> {
+async fn record_all(tx: &TenantTx, events: Value) -> Result<()> {
     let events = Statement::from_sql_and_values(
         DbBackend::Postgres,
         "SELECT record_event(e.subject, e.id, e.act, e.detail)
@@ -126,7 +134,7 @@ impl Notes {
         }
         let written = async {
             let tx = database.write(tenant, attribution).await?;
-            let recorded = record(&tx, events.into()).await;
+            let recorded = record_all(&tx, events.into()).await;
             tx.settle(recorded).await
         };
         let written = written.await;

@@ -1,15 +1,21 @@
 //! Reading what the triggers wrote.
 
 mod as_of;
+pub mod erase;
 mod event;
+pub mod export;
 mod filter;
 pub mod graphql;
+pub mod jobs;
+mod line;
 pub mod revert;
 pub mod seal;
 mod snapshot;
+pub mod stream;
 
-pub use as_of::{as_of, rows_at, version};
-pub use event::{Note, Notes, sign_in_failed, signed_in, signed_out};
+pub use as_of::{as_of, readable, rows_at, version};
+pub use erase::ERASED;
+pub use event::{Note, Notes, record, sign_in_failed, signed_in, signed_out};
 pub use filter::{Actions, Filter};
 pub use snapshot::Snapshot;
 

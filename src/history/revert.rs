@@ -108,6 +108,10 @@ fn scope(change: &Model) -> Result<Option<&'static [&'static str]>> {
     if !change.action.is_change() {
         return Err(refused("This is no change of an object.".to_owned()));
     }
+    if change.is_erased() {
+        let why = "What this change had of a person was erased; it cannot be put back.";
+        return Err(refused(why.to_owned()));
+    }
     let table = change.subject_type.as_str();
     let Some((_, columns)) = REVERTIBLE.iter().find(|(of, _)| *of == table) else {
         let why = format!("Changes of a {table} are not taken back.");

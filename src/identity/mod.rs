@@ -1,6 +1,7 @@
 //! Members, their roles and sessions.
 
 mod actor;
+pub mod erase;
 pub mod graphql;
 pub mod impersonation;
 mod list;

@@ -10,14 +10,16 @@ mod list;
 pub mod sign;
 pub mod store;
 
+pub use entity::tenant::media::Model as Row;
 pub use list::MediaFilter;
 
 use crate::actor::Actor;
-use crate::database::TenantTx;
+use crate::database::{Tenant, TenantTx};
 use crate::error::{Error, Result};
 use crate::tenancy::quota::{self, Coming};
 use entity::tenant::media::{ActiveModel, Column, Entity, Model, State};
 use kinds::{ALLOWED, Kind};
+use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -25,7 +27,7 @@ use sea_orm::{
     Set,
 };
 use std::collections::BTreeSet;
-use store::Key;
+use store::{Key, Store, THUMBNAIL};
 use uuid::Uuid;
 
 /// What an uploader says of the bytes to come.
@@ -126,6 +128,39 @@ pub async fn ids(tx: &TenantTx) -> Result<BTreeSet<Uuid>> {
         .column(Column::Id)
         .into_tuple::<Uuid>();
     Ok(ids.all(tx).await?.into_iter().collect())
+}
+
+/// Those of these media that are there.
+pub async fn with_ids(tx: &TenantTx, ids: &[Uuid]) -> Result<Vec<Model>> {
+    let found = Entity::find().filter(Column::Id.is_in(ids.iter().copied()));
+    Ok(found.all(tx).await?)
+}
+
+/// Removes the rows of these media; how many there were. Their objects are to be removed before.
+pub async fn remove(tx: &TenantTx, ids: &[Uuid]) -> Result<u64> {
+    let removed = Entity::delete_many().filter(Column::Id.is_in(ids.iter().copied()));
+    Ok(removed.exec(tx).await?.rows_affected)
+}
+
+/// Removes what the store has of these media: the file, its thumbnails, an upload that was not looked at.
+pub async fn remove_objects(store: &Store, tenant: &Tenant, media: &[Model]) -> Result<()> {
+    for media in media {
+        let mut keys = vec![Key::staging(tenant, media.id)];
+        let file = media.ext.iter();
+        keys.extend(file.map(|ext| Key::new(tenant, &media.resource_type, media.id, ext)));
+        if let Some(ext) = &media.thumbnail_ext {
+            let sizes = jobs::SIZES.iter();
+            let thumbnail = |name| Key::new(tenant, &format!("{THUMBNAIL}{name}"), media.id, ext);
+            keys.extend(sizes.map(|(name, _)| thumbnail(name)));
+        }
+        for key in keys {
+            match store.objects().delete(key.path()).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Closes an upload of this many bytes and adds the job that checks them. Of two that complete it at once, one does.

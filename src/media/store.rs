@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 /// The resource type of bytes that are not checked yet. No media can have it.
 pub const STAGING: &str = "upload";
+/// The folder of what was purged from the tenant's history. No media can have it as its resource type: those begin with a letter.
+const HISTORY: &str = "_history";
 /// The prefix of the anchors of histories. No tenant can have it: slugs begin with a letter.
 const ANCHORS: &str = "_audit";
 /// What the resource types of thumbnails begin with. No media's does.
@@ -114,6 +116,15 @@ impl Store {
         self.objects.list(Some(&prefix))
     }
 
+    /// What was purged from the tenant's history.
+    pub fn archives(
+        &self,
+        tenant: &Tenant,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        let prefix = Path::from_iter([tenant.slug.as_str(), HISTORY]);
+        self.objects.list(Some(&prefix))
+    }
+
     /// Copies an object of one tenant to where it is of another. One that is gone meanwhile is left out.
     pub async fn copy(&self, object: &Path, to: &Tenant) -> Result<()> {
         let prefix = std::iter::once(PathPart::from(to.slug.as_str()));
@@ -165,6 +176,14 @@ impl Key {
     /// Where the bytes of an upload wait until they are checked.
     pub fn staging(tenant: &Tenant, id: Uuid) -> Self {
         Self::new(tenant, STAGING, id, "bin")
+    }
+
+    /// Where what was purged from the tenant's history is kept, from the entry with this number on.
+    pub fn history(tenant: &Tenant, first: i64) -> Self {
+        let name = format!("{first:020}.jsonl.gz");
+        Self {
+            path: Path::from_iter([tenant.slug.as_str(), HISTORY, &name]),
+        }
     }
 
     /// Where the head of the tenant's history is anchored, with so many entries.

@@ -6,7 +6,7 @@ use super::registry::by_slug;
 use crate::database::{PlatformTx, Tenant};
 use crate::error::{Error, Result};
 use entity::platform::plan::{DEFAULT, Limit, Limits};
-use entity::platform::tenant::{Flag, Settings};
+use entity::platform::tenant::{Flag, Retention, Settings};
 use entity::platform::{plan, tenant};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
@@ -22,6 +22,8 @@ use uuid::Uuid;
 const MAX_FLAGS: usize = 100;
 /// Milliseconds that a tenant's statements may be given.
 const TIMEOUTS: std::ops::RangeInclusive<u32> = 10..=3_600_000;
+/// Days that a history may be kept.
+const RETENTION: std::ops::RangeInclusive<u32> = 1..=36_500;
 
 /// A plan.
 pub type Plan = plan::Model;
@@ -50,6 +52,19 @@ pub struct Change {
     pub statement_timeout_ms: Option<Option<u32>>,
     /// Feature flags; none takes the flag away.
     pub flags: BTreeMap<String, Option<Flag>>,
+    /// How long its history is kept.
+    pub retention: RetentionChange,
+}
+
+/// What to change of a tenant's retention; what is not named stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetentionChange {
+    /// Days that an entry is kept.
+    pub days: Option<u32>,
+    /// Whether nothing is purged.
+    pub legal_hold: Option<bool>,
+    /// Whether what is purged is archived first.
+    pub archive: Option<bool>,
 }
 
 /// Changes a tenant. Nothing is written, or told, if it is like that already.
@@ -257,6 +272,12 @@ fn settings(before: &Settings, change: &Change) -> Result<Settings> {
     if let Some(timeout) = change.statement_timeout_ms {
         settings.statement_timeout_ms = timeout;
     }
+    let (kept, wanted) = (settings.retention, change.retention);
+    settings.retention = Retention {
+        days: wanted.days.unwrap_or(kept.days),
+        legal_hold: wanted.legal_hold.unwrap_or(kept.legal_hold),
+        archive: wanted.archive.unwrap_or(kept.archive),
+    };
     for (name, value) in &change.flags {
         match value {
             Some(value) => settings.flags.insert(name.clone(), value.clone()),
@@ -300,6 +321,12 @@ fn check(change: &Change) -> Result<()> {
     {
         let why = format!("A statement timeout is from 10ms to 1h, not {timeout}ms.");
         return Err(Error::invalid("statementTimeout", why));
+    }
+    if let Some(days) = change.retention.days
+        && !RETENTION.contains(&days)
+    {
+        let why = format!("A history is kept for 1 to 36500 days, not {days}.");
+        return Err(Error::invalid("days", why));
     }
     for (name, value) in &change.flags {
         check_flag(name, value.as_ref())?;

@@ -67,6 +67,10 @@ pub struct Model {
     pub settings: Settings,
     /// When it was created.
     pub created_at: DateTimeUtc,
+    /// From when on its history can be read as of a moment, if what is older was purged.
+    pub history_from: Option<DateTimeUtc>,
+    /// Since when that is so.
+    pub history_from_set: Option<DateTimeUtc>,
 }
 
 /// A tenant's own settings.
@@ -79,6 +83,37 @@ pub struct Settings {
     /// Feature flags by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub flags: BTreeMap<String, Flag>,
+    /// How long its history is kept.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retention: Retention,
+}
+
+/// How long a tenant's history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Retention {
+    /// Days that an entry is kept.
+    pub days: u32,
+    /// Nothing is purged, and nobody erased.
+    pub legal_hold: bool,
+    /// What is purged is written to the object store first.
+    pub archive: bool,
+}
+
+impl Default for Retention {
+    /// Two years.
+    fn default() -> Self {
+        Self {
+            days: 730,
+            legal_hold: false,
+            archive: false,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_default(retention: &Retention) -> bool {
+    *retention == Retention::default()
 }
 
 impl Settings {

@@ -24,6 +24,10 @@ pub enum Action {
     LinkIssued,
     /// An operator did something to the tenant, or the platform did.
     OperatorAct,
+    /// What the history had of this person was erased.
+    Erased,
+    /// The trail was written out, for somebody to take along.
+    Exported,
 }
 
 impl Action {
@@ -67,6 +71,17 @@ pub struct Model {
     pub reason: Option<String>,
     /// The change that this one takes back, or one of those.
     pub reverts: Option<Uuid>,
+    /// Whose personal values are in it.
+    pub person: Option<Uuid>,
+    /// What they are committed to with; none if they were erased.
+    pub salt: Option<String>,
+}
+
+impl Model {
+    /// Whether what it had of a person was taken out.
+    pub fn is_erased(&self) -> bool {
+        self.person.is_some() && self.salt.is_none()
+    }
 }
 
 /// No relations: the subject may be gone.

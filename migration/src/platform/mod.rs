@@ -17,6 +17,8 @@ mod m0012_job_doors;
 mod m0013_cron;
 mod m0020_seal;
 mod m0021_operators_trail;
+mod m0023_retention;
+mod m0024_audit_stream;
 mod m0030_claim;
 mod m0031_few_lanes;
 mod m0032_promote;
@@ -39,6 +41,8 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0013_cron::Migration),
         Box::new(m0020_seal::Migration),
         Box::new(m0021_operators_trail::Migration),
+        Box::new(m0023_retention::Migration),
+        Box::new(m0024_audit_stream::Migration),
         Box::new(m0030_claim::Migration),
         Box::new(m0031_few_lanes::Migration),
         Box::new(m0032_promote::Migration),

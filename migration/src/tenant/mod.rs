@@ -15,6 +15,7 @@ mod m0010_idempotency;
 mod m0011_history_reads;
 mod m0015_jobs;
 mod m0016_security_events;
+mod m0019_personal;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -31,6 +32,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0011_history_reads::Migration),
         Box::new(m0015_jobs::Migration),
         Box::new(m0016_security_events::Migration),
+        Box::new(m0019_personal::Migration),
     ]
 }
 

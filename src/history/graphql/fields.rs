@@ -34,7 +34,9 @@ impl FieldChange {
             | Action::SignOut
             | Action::Denied
             | Action::LinkIssued
-            | Action::OperatorAct => Vec::new(),
+            | Action::OperatorAct
+            | Action::Erased
+            | Action::Exported => Vec::new(),
         }
     }
 

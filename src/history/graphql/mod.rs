@@ -53,6 +53,10 @@ pub enum ChangeAction {
     LinkIssued,
     /// An operator did to the tenant what the snapshot's `what` names: it was suspended, say, or its limits were changed.
     OperatorAct,
+    /// What the trail had of this person was erased: no change of the object.
+    Erased,
+    /// The trail was written out for somebody to take along: no change of the object.
+    Exported,
     /// A change was taken back: the object was made again, removed, or changed.
     Revert,
     /// The member or device signed in.
@@ -78,6 +82,8 @@ impl ChangeAction {
             Action::Denied => Self::Denied,
             Action::LinkIssued => Self::LinkIssued,
             Action::OperatorAct => Self::OperatorAct,
+            Action::Erased => Self::Erased,
+            Action::Exported => Self::Exported,
         }
     }
 
@@ -94,6 +100,8 @@ impl ChangeAction {
             Self::Denied => Action::Denied,
             Self::LinkIssued => Action::LinkIssued,
             Self::OperatorAct => Action::OperatorAct,
+            Self::Erased => Action::Erased,
+            Self::Exported => Action::Exported,
         })
     }
 }

@@ -6,15 +6,20 @@
 //! are anchored where no database reaches.
 
 mod anchor;
+mod archive;
 mod chain;
+mod checkpoint;
 mod keys;
+mod purge;
 mod sealer;
 mod verify;
 
 pub use anchor::{anchor, anchor_due};
+pub use archive::{ArchiveFault, Archives, archives};
 pub use keys::Keys;
+pub use purge::{Purge, raise};
 pub use sealer::Sealer;
-pub use verify::{Fault, Verified, verify};
+pub use verify::{Fault, Places, Verified, verify};
 
 use super::Snapshot;
 use crate::clock::Timestamp;
@@ -70,6 +75,45 @@ pub async fn sealed(database: &Database, tenants: &[Arc<Tenant>]) -> Result<u64>
         .iter()
         .map(|head| u64::try_from(head.number).unwrap_or_default());
     Ok(numbers.sum())
+}
+
+/// An entry that is sealed.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// Its number.
+    pub number: i64,
+    /// Its id.
+    pub id: Uuid,
+    /// Its link, in hexadecimal.
+    pub link: String,
+}
+
+/// The entries after this number that were sealed together; none if there are no more.
+pub async fn sealed_after(
+    database: &Database,
+    tenant: &Tenant,
+    number: i64,
+) -> Result<Vec<Sealed>> {
+    let tx = database.platform().await?;
+    let next = seal::Entity::find()
+        .filter(seal::Column::TenantId.eq(tenant.id))
+        .filter(seal::Column::Last.gt(number))
+        .order_by_asc(seal::Column::First)
+        .one(&tx)
+        .await?;
+    tx.commit().await?;
+    let Some(next) = next else {
+        return Ok(Vec::new());
+    };
+    let linked = next.entries.iter().zip(next.links.chunks(chain::LINK));
+    let sealed = (next.first..)
+        .zip(linked)
+        .map(|(number, (id, link))| Sealed {
+            number,
+            id: *id,
+            link: crate::secret::hex(link),
+        });
+    Ok(sealed.filter(|sealed| sealed.number > number).collect())
 }
 
 /// The head of a tenant's chain; of a new one if there is none. None if there is no such tenant.
@@ -178,6 +222,7 @@ async fn new_ones(database: &Database, head: &Head, found: &Found) -> Result<Vec
     let mut sealed = HashSet::new();
     if found.entries.iter().any(old) {
         let tx = database.platform().await?;
+        sealed.extend(checkpoint::ids(&tx, head.tenant_id).await?);
         let mut after = 0;
         loop {
             let seals = seals(&tx, head.tenant_id, after, 20).await?;
@@ -219,7 +264,7 @@ async fn link(
         let mut links = Vec::with_capacity(some.len() * chain::LINK);
         for entry in chain::read(tx, some).await? {
             let entry = entry.ok_or_else(|| Error::internal("an entry went away unsealed"))?;
-            end.advance(key, head.tenant_id, &entry);
+            end.advance(key, head.tenant_id, &entry.text);
             links.extend_from_slice(&end.link);
         }
         seals.push(seal::ActiveModel {

@@ -1,14 +1,22 @@
 //! Verifying: the chain is made again from what is there, and compared link by link.
 
 use super::anchor;
-use super::chain::{self, End, LINK};
+use super::chain::{self, End, Entry, LINK};
+use super::checkpoint::{self, Checkpoint, Link};
 use super::{Head, Keys, head, seals};
-use crate::database::{Database, Tenant, TenantTx};
+use crate::clock::Timestamp;
+use crate::database::{Database, Tenant, TenantTx, any};
 use crate::error::Result;
 use crate::media::store::Store;
 use entity::platform::seal;
-use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement};
+use entity::tenant::history;
+use sea_orm::sea_query::ExprTrait as _;
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, DbBackend, EntityTrait as _, FromQueryResult,
+    QueryFilter as _, QuerySelect as _, Statement,
+};
 use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -22,6 +30,10 @@ pub struct Verified {
     pub tenant: String,
     /// Entries whose links are good.
     pub entries: i64,
+    /// Entries that were purged before them, for which a signed checkpoint stands.
+    pub purged: i64,
+    /// Those were recorded before this moment.
+    pub purged_until: Option<Timestamp>,
     /// Entries that came too lately to be sealed.
     pub unsealed: i64,
     /// The number of the newest anchor, which the chain was held against.
@@ -43,6 +55,13 @@ pub enum Fault {
     },
     /// The entry with this number is not there.
     Missing {
+        /// Its number.
+        number: i64,
+        /// Its id.
+        id: Uuid,
+    },
+    /// The personal values of the entry with this number were taken out, and the person was not erased.
+    Emptied {
         /// Its number.
         number: i64,
         /// Its id.
@@ -82,6 +101,16 @@ pub enum Fault {
         /// The number of the anchor.
         anchored: i64,
     },
+    /// The entries from this number on were purged, and the checkpoint that stands for them is not there.
+    CheckpointMissing {
+        /// The number.
+        number: i64,
+    },
+    /// The checkpoint from this number on was changed, or made up.
+    CheckpointForged {
+        /// The number.
+        number: i64,
+    },
     /// The newest anchor is not in the object store.
     AnchorMissing {
         /// Its number.
@@ -89,16 +118,44 @@ pub enum Fault {
     },
 }
 
+/// Where histories are: in the database, their anchors and archives in the store.
+pub type Places<'a> = (&'a Database, &'a Store);
+
 /// Verifies a tenant's history as far as it is sealed now. `told` hears how many entries more were looked at.
 pub async fn verify(
-    (database, store): (&Database, &Store),
+    places: Places<'_>,
     keys: &Keys,
     tenant: &Arc<Tenant>,
     told: impl Fn(u64),
 ) -> Result<Verified> {
+    loop {
+        let before = purged_to(places.0, tenant).await?;
+        let verified = verify_once(places, keys, tenant, &told).await?;
+        // What was purged meanwhile is not missing.
+        if verified.fault.is_none() || purged_to(places.0, tenant).await? == before {
+            return Ok(verified);
+        }
+    }
+}
+
+async fn purged_to(database: &Database, tenant: &Tenant) -> Result<Option<(i64, Timestamp)>> {
+    let tx = database.platform().await?;
+    let last = checkpoint::last(&tx, tenant.id).await?;
+    tx.commit().await?;
+    Ok(last.map(|last| (last.last, last.made_at)))
+}
+
+async fn verify_once(
+    (database, store): Places<'_>,
+    keys: &Keys,
+    tenant: &Arc<Tenant>,
+    told: &impl Fn(u64),
+) -> Result<Verified> {
     let mut verified = Verified {
         tenant: tenant.slug.clone(),
         entries: 0,
+        purged: 0,
+        purged_until: None,
         unsealed: 0,
         anchored: None,
         fault: None,
@@ -116,20 +173,30 @@ pub async fn verify(
             number: 0,
             link: Vec::new(),
         },
+        purged: 0,
+        until: None,
+        erased: HashMap::new(),
         anchor: anchor
             .as_ref()
             .map(|anchor| (anchor.number, anchor.link.clone())),
     };
     verified.anchored = anchor.map(|anchor| anchor.number);
-    verified.fault = walk.seals(&head, told).await?;
-    verified.entries = walk.end.number;
+    verified.fault = walk.checkpoints(told).await?;
+    if verified.fault.is_none() {
+        verified.fault = walk.seals(&head, told).await?;
+    }
+    verified.entries = walk.end.number - walk.purged;
+    (verified.purged, verified.purged_until) = (walk.purged, walk.until);
     if verified.fault.is_none() {
         verified.fault = walk.ends(&head);
+    }
+    if verified.fault.is_none() && !walk.erased.is_empty() {
+        verified.fault = walk.emptied().await?;
     }
     if verified.fault.is_none() {
         let rest = rest(database, tenant, &head).await?;
         verified.unsealed = rest.unsealed;
-        if rest.sealed > head.number {
+        if rest.sealed > verified.entries {
             verified.fault = walk.inserted(&head).await?;
         }
     }
@@ -142,23 +209,130 @@ struct Walk<'a> {
     keys: &'a Keys,
     tenant: &'a Arc<Tenant>,
     end: End,
+    /// Entries that are gone, and from before when.
+    purged: i64,
+    until: Option<Timestamp>,
+    /// Persons who were erased, and for each the first entry that had something of them.
+    erased: HashMap<Uuid, (i64, Uuid)>,
     /// The number of the newest anchor, and its link.
     anchor: Option<(i64, String)>,
 }
 
 impl Walk<'_> {
+    /// All checkpoints, in order, until the first fault; and the entries that they keep.
+    async fn checkpoints(&mut self, told: &impl Fn(u64)) -> Result<Option<Fault>> {
+        loop {
+            let tx = self.database.platform().await?;
+            let some = checkpoint::after(&tx, self.tenant.id, self.end.number, SEALS).await?;
+            tx.commit().await?;
+            if some.is_empty() {
+                return Ok(None);
+            }
+            for checkpoint in some {
+                let tx = self.database.read(self.tenant).await?;
+                let entries = chain::read(&tx, &checkpoint.entries).await;
+                let entries = tx.settle(entries).await?;
+                let fault = self.pass(&checkpoint, &entries);
+                if fault.is_some() {
+                    return Ok(fault);
+                }
+                told(u64::try_from(checkpoint.last - checkpoint.first + 1).unwrap_or_default());
+            }
+        }
+    }
+
+    /// One checkpoint, against the entries that it keeps.
+    fn pass(&mut self, checkpoint: &Checkpoint, entries: &[Option<Entry>]) -> Option<Fault> {
+        let number = self.end.number + 1;
+        if checkpoint.first != number {
+            return Some(Fault::CheckpointMissing { number });
+        }
+        if self.keys.named(&checkpoint.key_id).is_none() {
+            let key = checkpoint.key_id.clone();
+            return Some(Fault::KeyUnknown { number, key });
+        }
+        let is_true = checkpoint::is_true(checkpoint, self.keys);
+        let kept = Some(checkpoint).filter(|_| is_true);
+        let Some(kept) = kept.and_then(checkpoint::kept) else {
+            return Some(Fault::CheckpointForged { number });
+        };
+        for (link, entry) in kept.iter().zip(entries) {
+            let fault = self.single(link, entry.as_ref());
+            if fault.is_some() {
+                return fault;
+            }
+        }
+        self.end = End {
+            number: checkpoint.last,
+            link: checkpoint.link.clone(),
+        };
+        self.purged += checkpoint.purged;
+        self.until = std::cmp::max(self.until, Some(checkpoint.until));
+        self.not_anchored()
+    }
+
+    /// An entry that is kept of those that were purged around it.
+    fn single(&mut self, link: &Link, entry: Option<&Entry>) -> Option<Fault> {
+        let (number, id) = (link.number, link.id);
+        let Some(entry) = entry else {
+            return Some(Fault::Missing { number, id });
+        };
+        match link.proves(self.keys, self.tenant.id, &entry.text) {
+            Some(true) => self.person(entry, number, id),
+            Some(false) => Some(Fault::Changed { number, id }),
+            None => {
+                let key = link.key.clone();
+                Some(Fault::KeyUnknown { number, key })
+            }
+        }
+    }
+
+    /// Whether what an entry has of a person is what it commits to; who was erased is noted.
+    fn person(&mut self, entry: &Entry, number: i64, id: Uuid) -> Option<Fault> {
+        if let Some(person) = entry.erased() {
+            self.erased.entry(person).or_insert((number, id));
+        }
+        (!entry.is_committed()).then_some(Fault::Changed { number, id })
+    }
+
+    /// An entry whose personal values were taken out, and the trail does not say that the person was erased.
+    async fn emptied(&self) -> Result<Option<Fault>> {
+        let persons: Vec<Uuid> = self.erased.keys().copied().collect();
+        let tx = self.database.read(self.tenant).await?;
+        let known = history::Entity::find()
+            .filter(history::Column::SubjectId.into_expr().eq(any(persons)))
+            .filter(history::Column::Action.eq(history::Action::Erased))
+            .select_only()
+            .column(history::Column::SubjectId)
+            .into_tuple::<Uuid>()
+            .all(&tx)
+            .await;
+        let known = tx.settle(known.map_err(Into::into)).await?;
+        let mut unknown: Vec<_> = self.erased.iter().collect();
+        unknown.retain(|(person, _)| !known.contains(person));
+        let first = unknown.into_iter().map(|(_, first)| *first).min();
+        Ok(first.map(|(number, id)| Fault::Emptied { number, id }))
+    }
+
+    /// Whether the chain was another here when it was anchored.
+    fn not_anchored(&self) -> Option<Fault> {
+        let number = self.end.number;
+        let (_, link) = self.anchor.as_ref().filter(|(at, _)| *at == number)?;
+        let same = *link == crate::secret::hex(&self.end.link);
+        (!same).then_some(Fault::NotAnchored { anchored: number })
+    }
+
     /// All seals up to the head, in order, until the first fault.
-    async fn seals(&mut self, head: &Head, told: impl Fn(u64)) -> Result<Option<Fault>> {
+    async fn seals(&mut self, head: &Head, told: &impl Fn(u64)) -> Result<Option<Fault>> {
         while self.end.number < head.number {
             let tx = self.database.platform().await?;
             let some = seals(&tx, self.tenant.id, self.end.number, SEALS).await?;
             tx.commit().await?;
             if some.is_empty() {
-                let number = self.end.number + 1;
-                return Ok(Some(Fault::SealMissing { number }));
+                return Ok(Some(self.gap()));
             }
             let tx = self.database.read(self.tenant).await?;
-            let fault = self.some(&tx, some, &told).await;
+            let fault = self.some(&tx, some, told).await;
             if let Some(fault) = tx.settle(fault).await? {
                 return Ok(Some(fault));
             }
@@ -184,10 +358,10 @@ impl Walk<'_> {
     }
 
     /// One seal, against the entries that are there.
-    fn compare(&mut self, seal: &seal::Model, entries: &[Option<String>]) -> Option<Fault> {
+    fn compare(&mut self, seal: &seal::Model, entries: &[Option<Entry>]) -> Option<Fault> {
         let number = self.end.number + 1;
         if seal.first != number {
-            return Some(Fault::SealMissing { number });
+            return Some(self.gap());
         }
         let Some(key) = self.keys.named(&seal.key_id) else {
             let key = seal.key_id.clone();
@@ -205,17 +379,29 @@ impl Walk<'_> {
                 return Some(Fault::Missing { number, id });
             };
             let mut end = self.end.clone();
-            end.advance(key, self.tenant.id, entry);
+            end.advance(key, self.tenant.id, &entry.text);
             if end.link != link {
                 return Some(Fault::Changed { number, id });
             }
             self.end = end;
-            let anchor = self.anchor.as_ref().filter(|(at, _)| *at == number);
-            if anchor.is_some_and(|(_, link)| *link != crate::secret::hex(&self.end.link)) {
-                return Some(Fault::NotAnchored { anchored: number });
+            let fault = self
+                .person(entry, number, id)
+                .or_else(|| self.not_anchored());
+            if fault.is_some() {
+                return fault;
             }
         }
         None
+    }
+
+    /// What comes next is not there: of a history that was purged, the beginning is a checkpoint's.
+    fn gap(&self) -> Fault {
+        let number = self.end.number + 1;
+        if number == 1 && self.tenant.history_from.is_some() {
+            Fault::CheckpointMissing { number }
+        } else {
+            Fault::SealMissing { number }
+        }
     }
 
     /// Whether the chain ends where its head and its anchor say.
@@ -235,7 +421,10 @@ impl Walk<'_> {
     /// An entry that no seal has, of those that all would have to be sealed. They are told apart by their ids alone: an entry
     /// cannot hide by its time.
     async fn inserted(&self, head: &Head) -> Result<Option<Fault>> {
-        let mut sealed = std::collections::HashSet::new();
+        let tx = self.database.platform().await?;
+        let kept = checkpoint::ids(&tx, self.tenant.id).await?;
+        tx.commit().await?;
+        let mut sealed: HashSet<Uuid> = kept.into_iter().collect();
         let mut after = 0;
         while after < head.number {
             let tx = self.database.platform().await?;

@@ -1,12 +1,15 @@
 //! The trail: every write of a tenant's row leaves one entry, nobody can write around it, and no secret is in it.
 
 mod changes;
+mod erasing;
 mod events;
+mod exporting;
 mod guards;
 mod killed;
 mod moments;
 mod operators;
 mod reading;
+mod retention;
 mod reverting;
 mod sealing;
 

@@ -16,7 +16,7 @@ pub(super) fn audit(world: &World, args: &[&str], keys: &str) -> (Option<i32>, S
 }
 
 /// Waits until all that is committed is sealed; how many entries that are.
-async fn all_sealed(tenant: &Tenant) -> u64 {
+pub(super) async fn all_sealed(tenant: &Tenant) -> u64 {
     until("all is sealed", async || {
         let there = u64::from(entries(tenant).await);
         (sealed(tenant).await == there).then_some(there)
@@ -25,7 +25,7 @@ async fn all_sealed(tenant: &Tenant) -> u64 {
 }
 
 /// Runs statements as superuser, `{n}` in them being the id of the tenant and `{e3}` that of the entry with the number 3.
-async fn tamper(tenant: &Tenant, sql: &str) {
+pub(super) async fn tamper(tenant: &Tenant, sql: &str) {
     let mut superuser = tenant.superuser().await;
     let ids: Vec<uuid::Uuid> = sqlx::query_scalar(
         "SELECT e FROM bulkhead.seal, unnest(entries) WITH ORDINALITY u (e, at) WHERE tenant_id = $1 ORDER BY first, at",
