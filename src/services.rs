@@ -4,9 +4,11 @@ use crate::caller::Callers;
 use crate::config::Config;
 use crate::database::Database;
 use crate::feed::Feeds;
+use crate::mail::Mailer;
 use crate::media::store::Store;
 use crate::rates::Rates;
 use crate::secret::{Hasher, SecretKey};
+use crate::telemetry::Metrics;
 use crate::tenancy::Registry;
 
 /// One of each, shared by server, worker, commands and tests.
@@ -28,6 +30,10 @@ pub struct Services {
     pub hasher: Hasher,
     /// What signatures are derived from.
     pub key: SecretKey,
+    /// What is counted here.
+    pub metrics: Metrics,
+    /// Mail to people outside.
+    pub mailer: Mailer,
     /// The bytes of media.
     pub store: Store,
 }

@@ -12,6 +12,7 @@ mod domain;
 mod hardening;
 mod lifecycle;
 mod limits;
+mod mail;
 mod out;
 mod plan;
 mod queue;
@@ -88,6 +89,9 @@ enum Command {
     /// Look at the cells, add one, deal the tenants to them anew
     #[command(subcommand)]
     Cell(cell::Command),
+    /// See whether mail goes out
+    #[command(subcommand)]
+    Mail(mail::Command),
     /// Prove the tenants' histories
     #[command(subcommand)]
     Audit(audit::Command),
@@ -128,6 +132,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Jobs(command) => queue::run(config, command).await,
         Command::Plan(command) => plan::run(config, command).await,
         Command::Cell(command) => cell::run(config, command).await,
+        Command::Mail(command) => mail::run(&config, command).await,
         Command::Audit(command) => return audit::run(config, command).await,
         Command::Tenant(command) => return tenant::run(config, command).await,
         Command::Config(config::Command::Show) => config::show(&config),

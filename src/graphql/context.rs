@@ -2,7 +2,7 @@
 
 use super::idempotency::Once;
 use super::limits::Demand;
-use crate::actor::{Actor, Attribution};
+use crate::actor::{Actor, Attribution, RequestId};
 use crate::caller::Caller;
 use crate::clock::Timestamp;
 use crate::database::{Tenant, TenantTx};
@@ -10,6 +10,7 @@ use crate::error::{Denial, Error, Result};
 use crate::permission::Permission;
 use crate::rates::Client;
 use crate::services::Services;
+use crate::telemetry::Trace;
 use crate::tenancy::host::Authority;
 use async_graphql::Context;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -32,6 +33,8 @@ pub struct RequestContext {
     pub authority: Authority,
     /// Identity of the request, in logs, errors and history.
     pub request_id: String,
+    /// Where it belongs: the jobs that it causes too.
+    pub trace: Option<Trace>,
     /// The other end, for limits on how fast requests come.
     pub client: Arc<Client>,
     /// The caller's `X-Change-Reason`.
@@ -67,6 +70,7 @@ impl RequestContext {
             tenant,
             caller: RwLock::default(),
             authority,
+            trace: RequestId(request_id.clone()).trace(),
             request_id,
             client: Arc::default(),
             reason: None,
@@ -151,6 +155,7 @@ impl RequestContext {
             cause: None,
             request_id: Some(self.request_id.clone()),
             reason: self.reason.clone(),
+            trace: self.trace,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod actor;
 pub mod graphql;
+pub mod jobs;
 mod list;
 
 pub use crate::permission::BuiltIn;

@@ -35,10 +35,17 @@ pub(super) async fn run(inner: Arc<Inner>, job: Claimed, token: TaskTrackerToken
         job.attempt = job.attempt,
         tenant = tracing::field::Empty,
         actor = job.actor,
-        request.id = job.request_id
+        request.id = job.request_id,
+        trace.id = job.span().id(),
+        trace.parent = job.parent().map(|parent| parent.span())
     );
     let begun = Instant::now();
+    let metrics = &inner.services.metrics;
+    let queue = inner.kinds.queue(&job.kind);
+    metrics.began(queue, job.waited.into());
     let ran = outcome(&inner, &job).instrument(span.clone()).await;
+    let ended = ran.outcome.name();
+    metrics.ended((queue, &job.kind), ended, begun.elapsed());
     match &ran.outcome {
         Outcome::Released | Outcome::Later(_) | Outcome::Unknown(_) => {
             inner.means.gave_back(job.lane, job.cost.into());
@@ -83,6 +90,9 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
     match (inner.kinds.get(&job.kind), job.tenant_id) {
         (None, _) => unknown(inner, job).into(),
         (Some(Kind::Tenant(kind)), Some(tenant)) => {
+            if let Some(after) = inner.breakers.hold(&inner.services.database, job).await {
+                return Outcome::Later(after).into();
+            }
             for_tenant(inner, job, hold, (kind, tenant)).await
         }
         (Some(Kind::Platform(run)), None) => {

@@ -16,6 +16,9 @@ mod m0011_job_ends;
 mod m0012_job_doors;
 mod m0013_cron;
 mod m0020_seal;
+mod m0025_batches;
+mod m0026_schedule;
+mod m0027_breaker;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -34,5 +37,8 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0012_job_doors::Migration),
         Box::new(m0013_cron::Migration),
         Box::new(m0020_seal::Migration),
+        Box::new(m0025_batches::Migration),
+        Box::new(m0026_schedule::Migration),
+        Box::new(m0027_breaker::Migration),
     ]
 }

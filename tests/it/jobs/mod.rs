@@ -1,13 +1,17 @@
 //! Jobs: each is run once, none is lost, and no failure of one ends the worker. Workers run here with kinds of our own, in
 //! worlds of their own; some tests of [`workers`] kill the real one.
 
+mod batches;
+mod breakers;
 mod claims;
 mod clock;
 mod context;
 mod failures;
 mod limits;
 mod running;
+mod schedules;
 mod steering;
+mod telemetry;
 mod workers;
 
 use crate::harness::{Tenant, World, until};
