@@ -125,7 +125,7 @@ impl JobContext {
         Err(Error::internal("the job was lost to another run"))
     }
 
-    /// How the jobs ended that this one has waited for: see [`super::batch`].
+    /// How the jobs ended that this one has waited for: see [`super::batch()`].
     pub async fn batch(&self, tx: &TenantTx) -> Result<BatchEnds> {
         batch::ends(tx, self.hold.id).await
     }

@@ -17,10 +17,19 @@ impl MigrationTrait for Migration {
         }
         let claim = changed(m0010_claim::CLAIM, &CLAIM)?;
         crate::run(manager, &[DROP_CLAIM, &claim]).await?;
-        crate::run(manager, &DROP).await?;
         crate::run(
             manager,
-            &[&add()?, ACTOR, ROOM, ENQUEUE, BATCH, RELEASE, ENDS],
+            &[
+                DROP_ADD,
+                &add()?,
+                ACTOR,
+                ROOM,
+                ENQUEUE,
+                BEFORE,
+                BATCH,
+                RELEASE,
+                ENDS,
+            ],
         )
         .await?;
         crate::run(manager, &DEFAULT).await
@@ -143,10 +152,7 @@ const CLAIM: [(&str, &str); 4] = [
     ),
 ];
 
-const DROP: [&str; 2] = [
-    "DROP FUNCTION add_job(uuid, uuid, text, jsonb, integer, integer, text, smallint, timestamptz, text, text, text)",
-    "DROP FUNCTION enqueue_job(text, uuid, text, jsonb, integer, integer, text, smallint, timestamptz, text)",
-];
+const DROP_ADD: &str = "DROP FUNCTION add_job(uuid, uuid, text, jsonb, integer, integer, text, smallint, timestamptz, text, text, text)";
 
 fn add() -> Result<String, DbErr> {
     changed(
@@ -189,7 +195,7 @@ BEGIN
 END $$";
 
 /// Adds a job of the schema's tenant, or says why there is no room for it. One that is there already needs none.
-const ENQUEUE: &str = r"CREATE FUNCTION enqueue_job(schema text, job_id uuid, job_kind text, job_args jsonb, attempts integer,
+const ENQUEUE: &str = r"CREATE FUNCTION enqueue_within(schema text, job_id uuid, job_kind text, job_args jsonb, attempts integer,
     timeout integer, job_queue text, job_priority smallint, job_run_at timestamptz, job_key text)
 RETURNS TABLE (id uuid, lane integer, used bigint, most bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -214,6 +220,15 @@ BEGIN
             bulkhead.job_actor(), nullif(current_setting('bulkhead.request_id', true), ''),
             nullif(current_setting('bulkhead.traceparent', true), '')) a;
     END IF;
+END $$";
+
+/// What the doors of a schema call that is not migrated yet.
+const BEFORE: &str = r"CREATE OR REPLACE FUNCTION enqueue_job(schema text, job_id uuid, job_kind text, job_args jsonb, attempts integer,
+    timeout integer, job_queue text, job_priority smallint, job_run_at timestamptz, job_key text)
+RETURNS TABLE (id uuid, lane integer) LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY SELECT e.id, e.lane FROM bulkhead.enqueue_within(schema, job_id, job_kind, job_args, attempts, timeout, job_queue,
+        job_priority, job_run_at, job_key) e WHERE e.id IS NOT NULL;
 END $$";
 
 /// Adds jobs, and the one (`last`) that waits until they are over; if there are none of them, it waits for nothing. Returns the

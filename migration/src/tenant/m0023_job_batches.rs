@@ -29,7 +29,7 @@ const DOORS: [&str; 3] = [
 RETURNS TABLE (id uuid, lane integer, used bigint, most bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN QUERY SELECT * FROM bulkhead.enqueue_job('{schema}', job_id, job_kind, job_args, attempts, timeout, job_queue,
+    RETURN QUERY SELECT * FROM bulkhead.enqueue_within('{schema}', job_id, job_kind, job_args, attempts, timeout, job_queue,
         job_priority, job_run_at, job_key);
 END $$",
     r"CREATE FUNCTION enqueue_batch(members jsonb, last jsonb) RETURNS TABLE (lane integer, used bigint, most bigint)

@@ -1,6 +1,6 @@
 //! The type `Job`.
 
-mod schedule;
+pub mod schedule;
 
 pub use schedule::{Mutation as SchedulesMutation, Schedule, ScheduleKind};
 
