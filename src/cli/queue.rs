@@ -320,11 +320,11 @@ async fn list(services: &Services, filter: &Filter, as_json: bool) -> Result<()>
     out::print(&out::table(header, rows))
 }
 
-/// The beginning of what was told of the last failure.
+/// The beginning of what the last failure was, whole: it is for operators.
 fn last_error(job: &JobDetail) -> String {
     let errors = job.errors.as_array();
     let last = errors.and_then(|errors| errors.last());
-    let told = last.and_then(|last| last["public"].as_str());
+    let told = last.and_then(|last| last["detail"].as_str());
     told.unwrap_or_default().chars().take(60).collect()
 }
 

@@ -28,12 +28,16 @@ pub fn batch(tx: &TenantTx) -> Batch<'_> {
 
 impl Batch<'_> {
     /// One of those that are waited for. Of a kind that is not unique: one that is there already may be in another batch.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a job is added to the batch, and nothing to a number"
+    )]
     pub fn add<J: Job>(mut self, job: &J) -> Self {
         const {
             assert!(
                 !J::UNIQUE,
                 "a unique job may be there already, outside of the batch"
-            )
+            );
         }
         self.jobs.push(described(self.tx, job).map(|(_, job)| job));
         self
@@ -48,7 +52,7 @@ impl Batch<'_> {
             assert!(
                 !J::UNIQUE,
                 "a unique job may be there already, outside of the batch"
-            )
+            );
         }
         let jobs = self.jobs.into_iter().collect::<Result<Vec<Value>>>()?;
         let (id, last) = described(self.tx, job)?;

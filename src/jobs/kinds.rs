@@ -29,7 +29,7 @@ pub(super) struct TenantKind {
 /// The kinds that this binary can run.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds {
-    kinds: BTreeMap<&'static str, Kind>,
+    known: BTreeMap<&'static str, Kind>,
     scheduled: Vec<Scheduled>,
     schedulable: BTreeMap<&'static str, Schedulable>,
     queues: BTreeMap<&'static str, &'static str>,
@@ -45,7 +45,7 @@ impl Kinds {
                 Box::pin(async move { decode::<J>(args)?.bury(&ctx, &error).await })
             },
         };
-        self.kinds.insert(J::NAME, Kind::Tenant(kind));
+        self.known.insert(J::NAME, Kind::Tenant(kind));
         self.queues.insert(J::NAME, J::QUEUE);
         let how = How {
             kind: J::NAME,
@@ -79,7 +79,7 @@ impl Kinds {
                 Box::pin(async move { decode::<J>(args)?.run(&ctx).await });
             run
         };
-        self.kinds.insert(J::NAME, Kind::Platform(run));
+        self.known.insert(J::NAME, Kind::Platform(run));
         self.queues.insert(J::NAME, J::QUEUE);
         self.scheduled.extend(J::CRON.map(|cron| Scheduled {
             cron,
@@ -108,7 +108,7 @@ impl Kinds {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Kind> {
-        self.kinds.get(name).copied()
+        self.known.get(name).copied()
     }
 
     /// The queue of a kind; of one that is not known, none.
@@ -117,7 +117,7 @@ impl Kinds {
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        self.kinds.keys().map(|&name| name.to_owned()).collect()
+        self.known.keys().map(|&name| name.to_owned()).collect()
     }
 
     /// Those that have a schedule.

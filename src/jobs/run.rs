@@ -42,10 +42,10 @@ pub(super) async fn run(inner: Arc<Inner>, job: Claimed, token: TaskTrackerToken
     let begun = Instant::now();
     let metrics = &inner.services.metrics;
     let queue = inner.kinds.queue(&job.kind);
-    metrics.began(queue, job.waited.into());
     let ran = outcome(&inner, &job).instrument(span.clone()).await;
     let ended = ran.outcome.name();
-    metrics.ended((queue, &job.kind), ended, begun.elapsed());
+    let times = (job.waited, begun.elapsed());
+    metrics.ended((queue, &job.kind), ended, times);
     match &ran.outcome {
         Outcome::Released | Outcome::Later(_) | Outcome::Unknown(_) => {
             inner.means.gave_back(job.lane, job.cost.into());

@@ -80,22 +80,28 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A job of the queue begins, after it could have been run for this many seconds.
-    pub fn began(&self, queue: &str, waited: f64) {
-        let queue = queue.to_owned();
-        self.wait
-            .get_or_create(&Queue { queue })
-            .observe(waited.max(0.0));
-    }
-
-    /// A run ended: done, retried, dead, cancelled or released.
-    pub fn ended(&self, (queue, kind): (&str, &str), outcome: &str, took: Duration) {
-        let (queue, kind) = (queue.to_owned(), kind.to_owned());
+    /// A run ended (done, retried, dead, cancelled) after it had waited for so many seconds, or was none (released).
+    pub fn ended(
+        &self,
+        (queue, kind): (&str, &str),
+        outcome: &str,
+        (waited, took): (f32, Duration),
+    ) {
         let ended = Ended {
-            queue: queue.clone(),
+            queue: queue.to_owned(),
             outcome: outcome.to_owned(),
         };
         self.ended.get_or_create(&ended).inc();
+        if outcome == "released" {
+            return;
+        }
+        let (queue, kind) = (queue.to_owned(), kind.to_owned());
+        let of = Queue {
+            queue: queue.clone(),
+        };
+        self.wait
+            .get_or_create(&of)
+            .observe(f64::from(waited).max(0.0));
         self.run
             .get_or_create(&Kind { queue, kind })
             .observe(took.as_secs_f64());

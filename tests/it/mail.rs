@@ -53,12 +53,7 @@ impl Server {
                     continue;
                 }
                 None => {
-                    let seen = self
-                        .asked
-                        .lock()
-                        .unwrap()
-                        .iter()
-                        .any(|asked| *asked == line);
+                    let seen = self.asked.lock().unwrap().contains(&line);
                     self.asked.lock().unwrap().push(line.clone());
                     match line.split([' ', ':']).next().unwrap() {
                         "RCPT" if line.contains("refused@") => {

@@ -54,6 +54,47 @@ fn lanes(tenant: &Tenant) -> Value {
     lanes[0]["held"].clone()
 }
 
+/// What operators see of it.
+fn shown(tenant: &Tenant) {
+    let held = lanes(tenant);
+    assert_eq!(
+        (&held[0]["kind"], &held[0]["failures"]),
+        (&json!("test.needy"), &json!(3))
+    );
+    let mut table = tenant.world.command();
+    let (_, out, _) = finish(table.args(["jobs", "lanes"]), "");
+    assert!(out.contains("test.needy (3 failures)"), "{out}");
+    let mut top = tenant.world.command();
+    let (_, out, _) = finish(top.args(["jobs", "top", "--json"]), "");
+    let top: Value = serde_json::from_str(&out).unwrap();
+    let ours = top
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|load| load["tenant"] == tenant.slug);
+    assert_eq!(ours.unwrap()["held"], 1);
+}
+
+/// The time that a kind is held back is over.
+const OVER: &str = "UPDATE bulkhead.breaker SET held_until = now()";
+/// So is that of the jobs that were put off.
+const DUE: &str = "UPDATE bulkhead.job SET run_at = now() WHERE state = 6";
+
+/// One job is tried when the time is over. It fails, and the kind is held back for longer.
+async fn probed(world: &World) {
+    let opened = "SELECT coalesce(max(opened), 0)::bigint FROM bulkhead.breaker";
+    assert_eq!(count(world, opened).await, 1);
+    execute(world, OVER).await;
+    until("one is tried, and held back again", async || {
+        execute(world, DUE).await;
+        (count(world, opened).await == 2).then_some(())
+    })
+    .await;
+    let longer =
+        "SELECT count(*) FROM bulkhead.breaker WHERE held_until > now() + interval '40 seconds'";
+    assert_eq!(count(world, longer).await, 1);
+}
+
 #[test]
 fn what_keeps_failing_is_held_back_and_probed() {
     run(async {
@@ -82,32 +123,14 @@ fn what_keeps_failing_is_held_back_and_probed() {
         .await;
         let mut waiting = Vec::new();
         for _ in 0..3 {
-            let job = enqueue(&tenant, &needy(true)).await;
-            let put_off = reaches(&tenant, &owner, job, "SCHEDULED").await;
-            assert_eq!(
-                (&put_off["attempts"], &put_off["lastError"]),
-                (&json!(0), &json!(null))
-            );
-            waiting.push(job);
+            waiting.push(enqueue(&tenant, &needy(true)).await);
+        }
+        for job in &waiting {
+            let put_off = reaches(&tenant, &owner, *job, "SCHEDULED").await;
+            assert_eq!(put_off["attempts"], 0, "it is not charged: {put_off:#}");
         }
         assert_eq!(ran(), 3);
-        let held = lanes(&tenant);
-        assert_eq!(
-            (&held[0]["kind"], &held[0]["failures"]),
-            (&json!("test.needy"), &json!(3))
-        );
-        let mut table = world.command();
-        let (_, out, _) = finish(table.args(["jobs", "lanes"]), "");
-        assert!(out.contains("test.needy (3 failures)"), "{out}");
-        let mut top = world.command();
-        let (_, out, _) = finish(top.args(["jobs", "top", "--json"]), "");
-        let top: Value = serde_json::from_str(&out).unwrap();
-        let ours = top
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|load| load["tenant"] == tenant.slug);
-        assert_eq!(ours.unwrap()["held"], 1);
+        shown(&tenant);
 
         // Nobody else waits for it.
         let easy = enqueue(&tenant, &Easy {}).await;
@@ -116,25 +139,12 @@ fn what_keeps_failing_is_held_back_and_probed() {
         reaches(&other, &theirs, well, "SUCCEEDED").await;
         assert_eq!((ran(), lanes(&other)), (4, json!([])));
 
-        // Its time is over: one is tried, which fails, and it is held back for longer.
-        let over = "UPDATE bulkhead.breaker SET held_until = now()";
-        let due = "UPDATE bulkhead.job SET run_at = now() WHERE state = 6";
-        let opened = "SELECT coalesce(max(opened), 0)::bigint FROM bulkhead.breaker";
-        assert_eq!(count(world, opened).await, 1);
-        execute(world, over).await;
-        until("one is tried, and held back again", async || {
-            execute(world, due).await;
-            (count(world, opened).await == 2).then_some(())
-        })
-        .await;
+        probed(world).await;
         assert_eq!(ran(), 5, "no more than one");
-        let longer = "SELECT count(*) FROM bulkhead.breaker WHERE held_until > now() + interval '40 seconds'";
-        assert_eq!(count(world, longer).await, 1);
-
         MENDED.store(true, Ordering::SeqCst);
-        execute(world, over).await;
+        execute(world, OVER).await;
         until("one is tried, and the others follow", async || {
-            execute(world, due).await;
+            execute(world, DUE).await;
             (ran() == 7).then_some(())
         })
         .await;

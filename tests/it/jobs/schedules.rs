@@ -64,6 +64,18 @@ async fn known(tenant: &Tenant) -> i64 {
     count(tenant.world, &sql).await
 }
 
+/// Waits until the schedule's next time is known.
+async fn settled(tenant: &Tenant) {
+    let sql = format!(
+        "SELECT count(*) FROM bulkhead.schedule WHERE tenant_id = '{}' AND next_at > now()",
+        tenant.row.id
+    );
+    until("its next time is known", async || {
+        (count(tenant.world, &sql).await == 1).then_some(())
+    })
+    .await;
+}
+
 #[test]
 fn each_time_has_one_job_however_many_look() {
     run(async {
@@ -80,15 +92,8 @@ fn each_time_has_one_job_however_many_look() {
         }
         let made = create(&tenant, &owner, daily()).await;
         assert_eq!(made["errors"], json!([]));
-        let settled = format!(
-            "SELECT count(*) FROM bulkhead.schedule WHERE tenant_id = '{}' AND next_at > now()",
-            tenant.row.id
-        );
         for round in 1..=4 {
-            until("its next time is known", async || {
-                (count(world, &settled).await == 1).then_some(())
-            })
-            .await;
+            settled(&tenant).await;
             assert_eq!(
                 added(&tenant, false).await,
                 round - 1,
@@ -107,10 +112,7 @@ fn each_time_has_one_job_however_many_look() {
                 tenant.row.id
             )
         };
-        until("its next time is known", async || {
-            (count(world, &settled).await == 1).then_some(())
-        })
-        .await;
+        settled(&tenant).await;
         execute(world, &suspended("suspended")).await;
         hours_pass(&tenant).await;
         // The others' clock goes on: when theirs has its job, ours would have had one.
@@ -132,6 +134,44 @@ fn each_time_has_one_job_however_many_look() {
         }
         assert_eq!(added(&tenant, false).await, 5);
     });
+}
+
+/// Ends the schedule, reads its trail, and takes the last change back.
+async fn end_and_bring_back(tenant: &Tenant, owner: &str, id: &Value) {
+    let delete = format!(
+        "mutation {{ scheduleDelete(input: {{ scheduleId: {id} }}) {{ deletedScheduleId errors {{ code }} }} }}"
+    );
+    let gone = tenant.gql(Some(owner), &delete).await;
+    assert_eq!(gone.payload()["deletedScheduleId"], *id);
+    assert_eq!(
+        tenant.gql(Some(owner), &delete).await.failure()["code"],
+        "NOT_FOUND"
+    );
+    assert_eq!(known(tenant).await, 0);
+    let trail = format!(
+        "{{ tenant {{ changes(filter: {{ subject: {id} }}) {{ nodes {{
+            id action subjectType actor {{ ... on Member {{ email }} }} }} }} }} }}"
+    );
+    let trail = tenant.gql(Some(owner), &trail).await.data()["tenant"]["changes"]["nodes"].clone();
+    let actions: Vec<&Value> = trail
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["action"])
+        .collect();
+    assert_eq!(actions, ["DELETE", "UPDATE", "UPDATE", "CREATE"]);
+    assert_eq!(
+        trail[3]["actor"]["email"],
+        format!("admin@{}.test", tenant.slug)
+    );
+    assert_eq!(trail[3]["subjectType"], "Schedule");
+    let revert = format!(
+        "mutation {{ changeRevert(input: {{ changeId: {} }}) {{ errors {{ message }} }} }}",
+        trail[0]["id"]
+    );
+    let back = tenant.gql(Some(owner), &revert).await;
+    assert_eq!(back.payload()["errors"], json!([]));
+    assert_eq!(known(tenant).await, 1, "the clock goes by it again");
 }
 
 #[test]
@@ -190,42 +230,7 @@ fn people_make_change_and_end_them_and_all_of_it_is_in_the_trail() {
             listed["scheduleKinds"],
             json!([{ "kind": "media.sweep", "maximum": 4, "minimumMinutes": 60 }])
         );
-
-        let delete = format!(
-            "mutation {{ scheduleDelete(input: {{ scheduleId: {id} }}) {{ deletedScheduleId errors {{ code }} }} }}"
-        );
-        let gone = tenant.gql(Some(&owner), &delete).await;
-        assert_eq!(gone.payload()["deletedScheduleId"], id);
-        assert_eq!(
-            tenant.gql(Some(&owner), &delete).await.failure()["code"],
-            "NOT_FOUND"
-        );
-        assert_eq!(known(&tenant).await, 0);
-        let trail = format!(
-            "{{ tenant {{ changes(filter: {{ subject: {id} }}) {{ nodes {{
-                id action subjectType actor {{ ... on Member {{ email }} }} }} }} }} }}"
-        );
-        let trail =
-            tenant.gql(Some(&owner), &trail).await.data()["tenant"]["changes"]["nodes"].clone();
-        let actions: Vec<&Value> = trail
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|c| &c["action"])
-            .collect();
-        assert_eq!(actions, ["DELETE", "UPDATE", "UPDATE", "CREATE"]);
-        assert_eq!(
-            trail[3]["actor"]["email"],
-            format!("admin@{}.test", tenant.slug)
-        );
-        assert_eq!(trail[3]["subjectType"], "Schedule");
-        let revert = format!(
-            "mutation {{ changeRevert(input: {{ changeId: {} }}) {{ errors {{ message }} }} }}",
-            trail[0]["id"]
-        );
-        let back = tenant.gql(Some(&owner), &revert).await;
-        assert_eq!(back.payload()["errors"], json!([]));
-        assert_eq!(known(&tenant).await, 1, "the clock goes by it again");
+        end_and_bring_back(&tenant, &owner, &id).await;
     });
 }
 
@@ -287,6 +292,14 @@ fn what_no_kind_allows_is_refused() {
                 "{input}: {error:#}"
             );
         }
+    });
+}
+
+#[test]
+fn there_are_as_many_as_the_kind_allows() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
         let all = futures::future::join_all((0..8).map(|_| create(&tenant, &owner, daily()))).await;
         let made = all
             .iter()

@@ -18,6 +18,37 @@ fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     lines.find(|(of, _)| *of == name).map(|(_, value)| value)
 }
 
+/// One job waits, one runs, one is done and one is dead.
+fn told(text: &str, tenant: &str) {
+    let of = |name: &str| value(text, name).unwrap_or_else(|| panic!("no {name} in {text}"));
+    assert_eq!(of("bulkhead_jobs_ready{queue=\"default\"}"), "1");
+    assert_eq!(of("bulkhead_jobs_running{queue=\"default\"}"), "1");
+    let oldest = of("bulkhead_jobs_oldest_seconds{queue=\"default\"}");
+    assert!(oldest.parse::<f64>().unwrap() > 0.0);
+    assert_eq!(of("bulkhead_job_kinds_held{queue=\"default\"}"), "0");
+    assert_eq!(
+        of("bulkhead_job_runs_total{queue=\"default\",outcome=\"dead\"}"),
+        "1"
+    );
+    assert_eq!(
+        of("bulkhead_job_runs_total{queue=\"default\",outcome=\"done\"}"),
+        "1"
+    );
+    assert_eq!(
+        of("bulkhead_job_wait_seconds_count{queue=\"default\"}"),
+        "2"
+    );
+    let runs = "bulkhead_job_run_seconds_count{queue=\"default\",kind=\"test.make\"}";
+    assert_eq!(of(runs), "1");
+    assert_ne!(of("bulkhead_job_claim_seconds_count"), "0");
+    assert_eq!(of("bulkhead_job_fenced_total"), "0");
+    assert_eq!(of("bulkhead_job_reaped_total"), "0");
+    let tenants = |name: &str| of(&format!("bulkhead_{name}{{tenant=\"{tenant}\"}}"));
+    assert_eq!(tenants("tenant_jobs_ready"), "1");
+    assert_eq!(tenants("tenant_jobs_running"), "1");
+    assert_eq!(tenants("tenant_jobs_dead_minute"), "1");
+}
+
 #[test]
 fn prometheus_is_told_of_queues_and_busy_tenants() {
     run(async {
@@ -59,33 +90,7 @@ fn prometheus_is_told_of_queues_and_busy_tenants() {
         assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
         let text = answer.text().await.unwrap();
         assert!(text.ends_with("# EOF\n"), "{text}");
-        let of = |name: &str| value(&text, name).unwrap_or_else(|| panic!("no {name} in {text}"));
-        assert_eq!(of("bulkhead_jobs_ready{queue=\"default\"}"), "1");
-        assert_eq!(of("bulkhead_jobs_running{queue=\"default\"}"), "1");
-        let oldest = of("bulkhead_jobs_oldest_seconds{queue=\"default\"}");
-        assert!(oldest.parse::<f64>().unwrap() > 0.0);
-        assert_eq!(of("bulkhead_job_kinds_held{queue=\"default\"}"), "0");
-        assert_eq!(
-            of("bulkhead_job_runs_total{queue=\"default\",outcome=\"dead\"}"),
-            "1"
-        );
-        assert_eq!(
-            of("bulkhead_job_runs_total{queue=\"default\",outcome=\"done\"}"),
-            "1"
-        );
-        assert_eq!(
-            of("bulkhead_job_wait_seconds_count{queue=\"default\"}"),
-            "3"
-        );
-        let runs = "bulkhead_job_run_seconds_count{queue=\"default\",kind=\"test.make\"}";
-        assert_eq!(of(runs), "1");
-        assert_ne!(of("bulkhead_job_claim_seconds_count"), "0");
-        assert_eq!(of("bulkhead_job_fenced_total"), "0");
-        assert_eq!(of("bulkhead_job_reaped_total"), "0");
-        let tenants = |name: &str| of(&format!("bulkhead_{name}{{tenant=\"{}\"}}", tenant.slug));
-        assert_eq!(tenants("tenant_jobs_ready"), "1");
-        assert_eq!(tenants("tenant_jobs_running"), "1");
-        assert_eq!(tenants("tenant_jobs_dead_minute"), "1");
+        told(&text, &tenant.slug);
         // Not where tenants are served.
         let there = tenant.request(Method::GET, "/metrics");
         assert_eq!(tenant.send(there).await.status, 404);

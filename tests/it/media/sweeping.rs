@@ -10,6 +10,32 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
+/// Bytes of an upload that came so many hours ago.
+fn staged(tenant: &Tenant, id: Uuid, hours: u64) -> PathBuf {
+    let media = tenant.world.data_dir.join("media");
+    let staging = media.join(&tenant.slug).join("upload");
+    fs::create_dir_all(&staging).unwrap();
+    let path = staging.join(format!("{id}.bin"));
+    fs::write(&path, "bytes").unwrap();
+    let then = SystemTime::now() - Duration::from_hours(hours);
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_modified(then).unwrap();
+    path
+}
+
+async fn sweep(tenant: &Tenant) {
+    let tx = tenant.write().await;
+    let job = jobs::enqueue(&tx, &Sweep {}).await.unwrap();
+    tx.commit().await.unwrap();
+    let done = format!("SELECT count(*) FROM bulkhead.job_done WHERE id = '{job}' AND state = 3");
+    until("it is swept", async || {
+        let done = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(done.clone()));
+        let done = done.fetch_one(&mut tenant.superuser().await).await.unwrap();
+        (done == 1).then_some(())
+    })
+    .await;
+}
+
 #[test]
 fn uploads_that_never_came_and_bytes_that_nobody_waits_for_are_gone() {
     run(async {
@@ -30,25 +56,7 @@ fn uploads_that_never_came_and_bytes_that_nobody_waits_for_are_gone() {
             .execute(&mut tenant.superuser().await)
             .await
             .unwrap();
-        let staging = tenant
-            .world
-            .data_dir
-            .join("media")
-            .join(&tenant.slug)
-            .join("upload");
-        fs::create_dir_all(&staging).unwrap();
-        let put = |id: Uuid, hours: u64| -> PathBuf {
-            let path = staging.join(format!("{id}.bin"));
-            fs::write(&path, "bytes").unwrap();
-            let then = SystemTime::now() - Duration::from_hours(hours);
-            File::options()
-                .write(true)
-                .open(&path)
-                .unwrap()
-                .set_modified(then)
-                .unwrap();
-            path
-        };
+        let put = |id: Uuid, hours: u64| staged(&tenant, id, hours);
         let new_id = || bulkhead::clock::Clock.new_id();
         let gone = [
             put(new_id(), 4),
@@ -56,17 +64,7 @@ fn uploads_that_never_came_and_bytes_that_nobody_waits_for_are_gone() {
             put(row(photo["id"].as_str().unwrap()), 4),
         ];
         let kept = [put(new_id(), 1), put(row(&awaited), 4)];
-        let tx = tenant.write().await;
-        let job = jobs::enqueue(&tx, &Sweep {}).await.unwrap();
-        tx.commit().await.unwrap();
-        let done =
-            format!("SELECT count(*) FROM bulkhead.job_done WHERE id = '{job}' AND state = 3");
-        until("it is swept", async || {
-            let done = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(done.clone()));
-            let done = done.fetch_one(&mut tenant.superuser().await).await.unwrap();
-            (done == 1).then_some(())
-        })
-        .await;
+        sweep(&tenant).await;
         for path in gone {
             assert!(!path.exists(), "{}", path.display());
         }
