@@ -1,5 +1,6 @@
 //! Who does it: always known, always in the history.
 
+use crate::telemetry::Trace;
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
@@ -40,6 +41,7 @@ impl Actor {
     pub fn by_request(self, request: &RequestId) -> Attribution {
         Attribution {
             request_id: Some(request.0.clone()),
+            trace: request.trace(),
             ..self.into()
         }
     }
@@ -100,6 +102,14 @@ impl std::error::Error for UnknownActor {}
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
+impl RequestId {
+    /// Its span, in a trace of its own.
+    pub fn trace(&self) -> Option<Trace> {
+        let id = Uuid::parse_str(&self.0).ok()?;
+        Some(Trace::within(None, id))
+    }
+}
+
 /// What the history keeps of a unit of work besides the rows.
 #[derive(Clone, Debug)]
 pub struct Attribution {
@@ -111,6 +121,8 @@ pub struct Attribution {
     pub request_id: Option<String>,
     /// Why, in the caller's words.
     pub reason: Option<String>,
+    /// Where it belongs, for the jobs that come of it.
+    pub trace: Option<Trace>,
 }
 
 impl From<Actor> for Attribution {
@@ -120,6 +132,7 @@ impl From<Actor> for Attribution {
             cause: None,
             request_id: None,
             reason: None,
+            trace: None,
         }
     }
 }

@@ -13,11 +13,13 @@ use crate::history::{
 };
 use crate::identity::{self, BuiltIn, NewMember};
 use crate::jobs::Worker;
+use crate::mail::Mailer;
 use crate::media::{self, store::Store};
 use crate::rates::Rates;
 use crate::resources::{self, Door, Mutation, Query, Schema, Subscription};
 use crate::secret::{Hasher, SecretKey};
 use crate::services::Services;
+use crate::telemetry::Metrics;
 use crate::tenancy::{self, Act, Keeper, NewTenant, Registry, render_template};
 use async_graphql::ValidationMode;
 use futures::TryStreamExt as _;
@@ -67,6 +69,8 @@ impl App {
             callers: Callers::default(),
             notes: Notes::default(),
             rates: Rates::new(&config.rate_limits, config.env),
+            metrics: Metrics::default(),
+            mailer: Mailer::open(&config)?,
             hasher: Hasher::new(threads)?,
             store: Store::open(&config)?,
             database,
@@ -93,7 +97,7 @@ impl App {
         })
     }
 
-    /// Starts running jobs in this process, and keeping the tenancy in order and the histories sealed and sent on until the app stops.
+    /// Starts running jobs in this process, making spares, and sealing the histories and sending them on, until the app stops.
     pub async fn worker(&self) -> Worker {
         let Services {
             database,
@@ -102,7 +106,7 @@ impl App {
             ..
         } = &*self.services;
         self.keeper
-            .get_or_init(|| Keeper::start(database.clone(), store.clone(), config.spares));
+            .get_or_init(|| Keeper::start(database.clone(), config.spares));
         self.sealer.get_or_init(|| {
             let anchors = (store.clone(), config.audit_anchor_minutes);
             Sealer::start(database.clone(), self.keys.clone(), anchors)
@@ -205,7 +209,7 @@ pub fn schema(env: Env, validation: ValidationMode) -> Schema {
         Subscription::default(),
     );
     let builder = Schema::build(roots.0, roots.1, roots.2).validation_mode(validation);
-    let builder = resources::describe(builder);
+    let builder = resources::describe(builder).data(resources::jobs());
     match env {
         Env::Development => builder.finish(),
         Env::Production => builder

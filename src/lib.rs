@@ -4,7 +4,7 @@
 //! 0. [`error`], [`code`], [`clock`], [`config`], [`telemetry`], [`secret`], [`actor`], [`permission`], [`caller`],
 //!    [`body`]
 //! 1. [`database`]: connects, begins, binds, commits
-//! 2. [`tenancy`], [`history`], [`feed`], [`rates`], and `media::store`
+//! 2. [`tenancy`], [`history`], [`feed`], [`rates`], [`mail`], and `media::store`
 //! 3. [`services`]: one of each of the above
 //! 4. [`jobs`] and [`graphql`], the frameworks
 //! 5. [`identity`], [`devices`], [`media`], and every module's `graphql.rs`, `http.rs` and `jobs.rs`
@@ -37,6 +37,7 @@ pub mod history;
 pub mod http;
 pub mod identity;
 pub mod jobs;
+pub mod mail;
 pub mod media;
 pub mod permission;
 pub mod rates;

@@ -25,7 +25,11 @@ use crate::identity::{
     self,
     graphql::{Member, Role},
 };
-use crate::jobs::{self, Kinds, graphql::Job};
+use crate::jobs::{
+    self, Kinds,
+    graphql::{Job, Schedule},
+};
+use crate::mail;
 use crate::media::{self, graphql::Media};
 use crate::rates::Client;
 use crate::secret::token_hash;
@@ -62,6 +66,7 @@ pub struct Mutation(
     history::graphql::Mutation,
     identity::graphql::Mutation,
     jobs::graphql::Mutation,
+    jobs::graphql::SchedulesMutation,
     media::graphql::Mutation,
 );
 
@@ -77,6 +82,7 @@ pub fn describe(
         .override_output_type_description::<Connection<Cursor, Media, Total>>("A page of media.")
         .override_output_type_description::<Connection<Cursor, Member, Total>>("A page of members.")
         .override_output_type_description::<Connection<Cursor, Role>>("A page of roles.")
+        .override_output_type_description::<Connection<Cursor, Schedule>>("A page of schedules.")
 }
 
 /// The root fields that try a password, or hash one: what they cost is no matter of rows.
@@ -98,8 +104,13 @@ pub struct Subscription(
 pub fn jobs() -> Kinds {
     Kinds::default()
         .with::<history::jobs::Retain>()
+        .with::<identity::jobs::ForgetCredentials>()
+        .with::<mail::jobs::SendMail>()
         .with::<media::jobs::Process>()
+        .with::<media::jobs::Sweep>()
+        .with_platform::<tenancy::jobs::Erase>()
         .with_platform::<tenancy::jobs::ForgetKeys>()
+        .with_platform::<tenancy::jobs::Tidy>()
 }
 
 /// The REST routes of a tenant's host.
@@ -187,6 +198,8 @@ pub enum Node {
     Member(Member),
     /// A role.
     Role(Role),
+    /// Jobs by the clock.
+    Schedule(Schedule),
     /// The tenant.
     Tenant(Tenant),
 }
@@ -210,6 +223,7 @@ impl Node {
             Media::NAME => Media::find(ctx, row).await?.map(Self::Media),
             Member::NAME => Member::find(ctx, row).await?.map(Self::Member),
             Role::NAME => Role::find(ctx, row).await?.map(Self::Role),
+            Schedule::NAME => Schedule::find(ctx, row).await?.map(Self::Schedule),
             Tenant::NAME => Some(Tenant(Arc::clone(&ctx.request().tenant)))
                 .filter(|tenant| tenant.0.id == row)
                 .map(Self::Tenant),

@@ -5,9 +5,11 @@ use crate::config::Config;
 use crate::database::Database;
 use crate::feed::Feeds;
 use crate::history::Notes;
+use crate::mail::Mailer;
 use crate::media::store::Store;
 use crate::rates::Rates;
 use crate::secret::{Hasher, SecretKey};
+use crate::telemetry::Metrics;
 use crate::tenancy::Registry;
 
 /// One of each, shared by server, worker, commands and tests.
@@ -31,6 +33,10 @@ pub struct Services {
     pub hasher: Hasher,
     /// What signatures are derived from.
     pub key: SecretKey,
+    /// What is counted here.
+    pub metrics: Metrics,
+    /// Mail to people outside.
+    pub mailer: Mailer,
     /// The bytes of media.
     pub store: Store,
 }

@@ -72,9 +72,13 @@ pub(super) async fn show(services: &Services, slug: &str, as_json: bool) -> Resu
     let tenant = tenancy::by_slug(&tx, slug).await?;
     let tenant = Arc::new(tenant.ok_or_else(|| tenancy::limits::no_tenant(slug))?);
     let running = tenancy::lifecycle::running(&tx, tenant.id).await?;
+    let queued = tenancy::lifecycle::queued(&tx, tenant.id).await?;
     tx.commit().await?;
     let mut used = counted(services, &tenant).await?;
-    used.insert(Limit::ConcurrentJobs, running);
+    used.extend([
+        (Limit::ConcurrentJobs, running),
+        (Limit::QueuedJobs, queued),
+    ]);
     if as_json {
         let limits = Limit::ALL.map(|limit| {
             let (max, from) = (tenant.limits.get(limit), origin(&tenant, limit));

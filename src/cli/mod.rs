@@ -14,6 +14,7 @@ mod hardening;
 mod impersonate;
 mod lifecycle;
 mod limits;
+mod mail;
 mod member;
 mod out;
 mod plan;
@@ -95,6 +96,9 @@ enum Command {
     /// Erase members of tenants
     #[command(subcommand)]
     Member(member::Command),
+    /// See whether mail goes out
+    #[command(subcommand)]
+    Mail(mail::Command),
     /// Prove the tenants' histories, take them along, and say how long they are kept
     #[command(subcommand)]
     Audit(audit::Command),
@@ -136,6 +140,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Plan(command) => plan::run(config, command).await,
         Command::Cell(command) => cell::run(config, command).await,
         Command::Member(command) => member::run(config, command).await,
+        Command::Mail(command) => mail::run(&config, command).await,
         Command::Audit(command) => return audit::run(config, command).await,
         Command::Tenant(command) => return tenant::run(config, command).await,
         Command::Config(config::Command::Show) => config::show(&config),

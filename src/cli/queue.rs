@@ -34,7 +34,7 @@ pub(super) enum Command {
         #[arg(long, default_value = "paused")]
         reason: String,
     },
-    /// Go on with the jobs
+    /// Go on with the jobs, those of kinds that are held back too
     Resume(LaneArgs),
     /// Pause, and wait until nothing runs any more
     Drain {
@@ -68,7 +68,7 @@ pub(super) enum Command {
         /// Only of this kind
         #[arg(long)]
         kind: Option<String>,
-        /// Only those that are ready, running, scheduled, done, dead or cancelled
+        /// Only those that are ready, running, scheduled, waiting, done, dead or cancelled
         #[arg(long)]
         state: Option<String>,
         /// How many at most
@@ -120,7 +120,7 @@ pub(super) struct LaneArgs {
 pub(super) struct JobArgs {
     /// Which
     ids: Vec<Uuid>,
-    /// In place of ids: all of this kind, up to 10,000: dead ones to retry, ready and scheduled ones to cancel
+    /// In place of ids: all of this kind, up to 10,000: dead ones to retry, those that do not run yet to cancel
     #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
     kind: Option<String>,
     /// With --kind: only those of this tenant
@@ -234,13 +234,29 @@ async fn list_lanes(services: &Services, lanes: &LaneArgs, as_json: bool) -> Res
             lane.ready.to_string(),
             lane.running.to_string(),
             or_none(lane.oldest.map(out::seconds)),
+            held(lane),
             lane.paused.clone().unwrap_or_default(),
         ]
     });
     let header = [
-        "TENANT", "QUEUE", "WEIGHT", "CAP", "RATE", "READY", "RUNNING", "OLDEST", "PAUSED",
+        "TENANT", "QUEUE", "WEIGHT", "CAP", "RATE", "READY", "RUNNING", "OLDEST", "HELD", "PAUSED",
     ];
     out::print(&out::table(header, rows))
+}
+
+/// The kinds that are held back in a lane.
+fn held(lane: &operate::Lane) -> String {
+    let kinds = lane.held.as_array().into_iter().flatten();
+    let shown = kinds.map(|held| {
+        let kind = held["kind"].as_str().unwrap_or_default();
+        format!("{kind} ({} failures)", held["failures"])
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// So many lanes, in words.
+fn lanes_of(number: u64) -> String {
+    format!("{number} {}", if number == 1 { "lane" } else { "lanes" })
 }
 
 async fn pause(services: &Services, lanes: &LaneArgs, why: Option<&str>) -> Result<Which> {
@@ -249,7 +265,7 @@ async fn pause(services: &Services, lanes: &LaneArgs, why: Option<&str>) -> Resu
     let changed = operate::pause(&tx, &which, why, &config::operator()).await?;
     tx.commit().await?;
     let done = if why.is_some() { "paused" } else { "resumed" };
-    out::print(&format!("{changed} lanes {done}\n"))?;
+    out::print(&format!("{} {done}\n", lanes_of(changed)))?;
     Ok(which)
 }
 
@@ -271,7 +287,7 @@ async fn set(services: &Services, lanes: &LaneArgs, change: Change) -> Result<()
     let tx = services.database.platform().await?;
     let changed = operate::set(&tx, &which, change, &config::operator()).await?;
     tx.commit().await?;
-    out::print(&format!("{changed} lanes set\n"))
+    out::print(&format!("{} set\n", lanes_of(changed)))
 }
 
 async fn list(services: &Services, filter: &Filter, as_json: bool) -> Result<()> {
@@ -304,11 +320,11 @@ async fn list(services: &Services, filter: &Filter, as_json: bool) -> Result<()>
     out::print(&out::table(header, rows))
 }
 
-/// The beginning of what was told of the last failure.
+/// The beginning of what the last failure was, whole: it is for operators.
 fn last_error(job: &JobDetail) -> String {
     let errors = job.errors.as_array();
     let last = errors.and_then(|errors| errors.last());
-    let told = last.and_then(|last| last["public"].as_str());
+    let told = last.and_then(|last| last["detail"].as_str());
     told.unwrap_or_default().chars().take(60).collect()
 }
 
@@ -334,6 +350,8 @@ async fn show(services: &Services, id: Uuid, as_json: bool) -> Result<()> {
         ],
         ["arguments".to_owned(), job.args.to_string()],
         ["caused by".to_owned(), job.actor],
+        ["request".to_owned(), or_none(job.request_id)],
+        ["trace".to_owned(), or_none(job.trace)],
         ["worker".to_owned(), or_none(job.worker)],
         ["added".to_owned(), at(Some(job.created_at))],
         ["may run".to_owned(), at(Some(job.run_at))],
@@ -399,7 +417,7 @@ async fn of_kind(
     };
     let states: &[&str] = match verb {
         Verb::Retry => &["dead"],
-        Verb::Cancel => &["ready", "scheduled"],
+        Verb::Cancel => &["ready", "scheduled", "waiting"],
     };
     let which = which(services, &lanes).await?;
     let mut ids = Vec::new();

@@ -9,6 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,6 +78,7 @@ pub(super) async fn until_signalled(
     listener: Option<TcpListener>,
     worker: bool,
 ) -> Result<()> {
+    let metrics = metrics(&app.services.config).await?;
     let worker = if worker {
         Some(app.worker().await)
     } else {
@@ -99,6 +101,15 @@ pub(super) async fn until_signalled(
             worker.stop().await;
         }
     };
+    let metered = async {
+        if let Some(listener) = metrics {
+            let services = Arc::clone(&app.services);
+            let stopped = stop.clone().cancelled_owned();
+            if let Err(error) = http::serve_metrics(services, listener, stopped).await {
+                tracing::error!(?error, "metrics are not served any more");
+            }
+        }
+    };
     let asked = async {
         let reason = tokio::select! {
             signalled = signalled() => signalled.map(|()| None),
@@ -112,7 +123,7 @@ pub(super) async fn until_signalled(
         signalled().await
     };
     let reason = tokio::select! {
-        ((), (), reason) = async { tokio::join!(served, worked, asked) } => reason,
+        ((), (), (), reason) = async { tokio::join!(served, worked, metered, asked) } => reason,
         again = again => return again.and(Err(Error::config("ended at once, as asked; what was under way was cut short"))),
     };
     let stopped = app.stop().await;
@@ -120,6 +131,24 @@ pub(super) async fn until_signalled(
         Some(ended) => Err(ended),
         None => stopped,
     }
+}
+
+/// Where Prometheus is to find what is counted, if anywhere.
+async fn metrics(config: &Config) -> Result<Option<TcpListener>> {
+    let Some(address) = config.metrics_listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await.map_err(|e| {
+        Error::config(format!(
+            "cannot listen at {address}, which is metrics_listen: {e}"
+        ))
+    })?;
+    let bound = listener.local_addr().map_err(Error::internal)?;
+    tracing::info!(address = %bound, "serving metrics");
+    if !bound.ip().is_loopback() {
+        tracing::warn!("metrics name tenants, and are served to whoever reaches metrics_listen");
+    }
+    Ok(Some(listener))
 }
 
 async fn signalled() -> Result<()> {

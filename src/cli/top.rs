@@ -46,10 +46,11 @@ fn table(loads: &[Load]) -> String {
             load.done.to_string(),
             load.dead.to_string(),
             or_none(load.wait),
+            load.held.to_string(),
         ]
     });
     let header = [
-        "TENANT", "READY", "OLDEST", "RUNNING", "DONE/MIN", "DEAD/MIN", "WAIT",
+        "TENANT", "READY", "OLDEST", "RUNNING", "DONE/MIN", "DEAD/MIN", "WAIT", "HELD",
     ];
     out::table(header, rows)
 }

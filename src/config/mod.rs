@@ -2,10 +2,12 @@
 
 mod http;
 mod limits;
+mod mail;
 mod stream;
 
 pub use http::HttpLimits;
 pub use limits::{DocumentLimits, RateLimits};
+pub use mail::{MailSettings, MailTls};
 pub use stream::AuditStream;
 
 use crate::error::{Error, Result};
@@ -114,8 +116,16 @@ pub struct Config {
     pub worker_queues: Vec<String>,
     /// Days that jobs which are over are kept.
     pub job_days: u32,
+    /// Failures in a row until jobs of a kind are held back for a tenant, and tried one at a time; 0 holds none back. 20 unless
+    /// set, in development 0.
+    pub breaker_failures: Option<u32>,
     /// Schemas made ahead of time, so that a new tenant is there at once; 0 makes none.
     pub spares: u32,
+    /// How mail is sent.
+    pub mail: MailSettings,
+    /// Address at which Prometheus finds `/metrics`, such as `127.0.0.1:9464`; nowhere unless set. It names tenants: for operators
+    /// alone.
+    pub metrics_listen: Option<SocketAddr>,
     /// What is logged, e.g. `info,bulkhead=debug`.
     pub log: String,
     /// `text` or `json`.
@@ -204,7 +214,10 @@ impl Default for Config {
             worker_prefetch: 256,
             worker_queues: Vec::new(),
             job_days: 14,
+            breaker_failures: None,
             spares: 8,
+            mail: MailSettings::default(),
+            metrics_listen: None,
             log: "warn,bulkhead=info".to_owned(),
             log_format: LogFormat::Text,
         }
@@ -268,6 +281,7 @@ impl Config {
             ));
         }
         self.rate_limits.check()?;
+        self.mail.check()?;
         if self.persisted_queries && self.trusted_documents.is_some() {
             return Err(Error::config(
                 "persisted_queries lets clients bring documents and trusted_documents does not: set one of them",
@@ -277,6 +291,15 @@ impl Config {
         self.audit_stream.check()?;
         http::check_origins(&self)?;
         Ok(self)
+    }
+
+    /// [`Config::breaker_failures`] with nothing left out: in development what fails is being worked on.
+    pub fn breaker_failures(&self) -> u32 {
+        let unset = match self.env {
+            Env::Development => 0,
+            Env::Production => 20,
+        };
+        self.breaker_failures.unwrap_or(unset)
     }
 
     /// Refuses what must not be served to customers.

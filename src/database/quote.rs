@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 pub(super) const UNPLANTED: &str = "SET LOCAL ROLE NONE; SET LOCAL statement_timeout TO DEFAULT; \
     SET LOCAL lock_timeout TO DEFAULT; SET LOCAL idle_in_transaction_session_timeout TO DEFAULT; \
     SET LOCAL synchronous_commit TO DEFAULT; SET LOCAL bulkhead.cause = ''; SET LOCAL bulkhead.request_id = ''; \
-    SET LOCAL bulkhead.reason = ''; SET LOCAL bulkhead.reverts = ''; ";
+    SET LOCAL bulkhead.reason = ''; SET LOCAL bulkhead.reverts = ''; SET LOCAL bulkhead.traceparent = ''; ";
 
 /// An identifier in double quotes. Refuses what PostgreSQL would cut or cannot hold.
 pub fn identifier(name: &str) -> Result<String> {
@@ -61,10 +61,12 @@ pub(super) fn attribution(attribution: &Attribution) -> Result<String> {
         "SET LOCAL bulkhead.actor = {}",
         literal(&attribution.actor.to_string())?
     );
+    let trace = attribution.trace.map(|trace| trace.to_string());
     let rest = [
         ("cause", &attribution.cause),
         ("request_id", &attribution.request_id),
         ("reason", &attribution.reason),
+        ("traceparent", &trace),
     ];
     for (name, value) in rest {
         if let Some(value) = value {

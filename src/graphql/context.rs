@@ -2,7 +2,7 @@
 
 use super::idempotency::Once;
 use super::limits::Demand;
-use crate::actor::{Actor, Attribution};
+use crate::actor::{Actor, Attribution, RequestId};
 use crate::caller::Caller;
 use crate::clock::Timestamp;
 use crate::database::{Tenant, TenantTx};
@@ -12,6 +12,7 @@ use crate::history::readable;
 use crate::permission::Permission;
 use crate::rates::Client;
 use crate::services::Services;
+use crate::telemetry::Trace;
 use crate::tenancy::host::Authority;
 use async_graphql::Context;
 use std::sync::{self, Arc, OnceLock, PoisonError, RwLock};
@@ -34,6 +35,8 @@ pub struct RequestContext {
     pub authority: Authority,
     /// Identity of the request, in logs, errors and history.
     pub request_id: String,
+    /// Where it belongs: the jobs that it causes too.
+    pub trace: Option<Trace>,
     /// The other end, for limits on how fast requests come.
     pub client: Arc<Client>,
     /// The caller's `X-Change-Reason`.
@@ -71,6 +74,7 @@ impl RequestContext {
             tenant,
             caller: RwLock::default(),
             authority,
+            trace: RequestId(request_id.clone()).trace(),
             request_id,
             client: Arc::default(),
             reason: None,
@@ -156,6 +160,7 @@ impl RequestContext {
             cause: None,
             request_id: Some(self.request_id.clone()),
             reason: self.reason.clone(),
+            trace: self.trace,
         }
     }
 

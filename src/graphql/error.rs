@@ -143,6 +143,8 @@ pub enum QuotaName {
     MediaBytes,
     /// Members.
     Members,
+    /// Jobs that are not over. Told when there are too many; not among `quotas`.
+    QueuedJobs,
 }
 
 impl Quota {
@@ -152,6 +154,7 @@ impl Quota {
             Limit::Devices => QuotaName::Devices,
             Limit::MediaBytes => QuotaName::MediaBytes,
             Limit::Members => QuotaName::Members,
+            Limit::QueuedJobs => QuotaName::QueuedJobs,
             Limit::RequestsPerMinute | Limit::ConcurrentRequests | Limit::ConcurrentJobs => {
                 return None;
             }

@@ -13,6 +13,7 @@ use crate::graphql::door::Method;
 use crate::graphql::{Asked, MEDIA_TYPES, MediaType, RequestContext, door};
 use crate::rates::Client;
 use crate::resources;
+use crate::telemetry::Trace;
 use crate::tenancy::host::Authority;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
@@ -58,7 +59,8 @@ pub(super) async fn graphql(
             body::check_json(&parts.headers)?;
         }
         let from = (id.clone(), authority, client);
-        let context = context(&state, tenant, from, &parts.headers).await?;
+        let mut context = context(&state, tenant, from, &parts.headers).await?;
+        context.trace = parts.extensions.get::<Trace>().copied();
         let asked = asked(&state, method, &parts, body).await?;
         if follows {
             let token = bearer(&parts.headers)?.map(str::to_owned);

@@ -14,6 +14,7 @@ use crate::graphql::{MediaType, door};
 use crate::rates::{Client, Place};
 use crate::resources;
 use crate::services::Services;
+use crate::telemetry::Trace;
 use crate::tenancy::host::Authority;
 use axum::extract::{Request, State as Given};
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HOST};
@@ -28,6 +29,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tracing::Instrument as _;
 
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Gives the request its identity and its span, and its answer what no handler has to think of. What fails on our side, a
@@ -37,17 +40,23 @@ pub(super) async fn request(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let id = services.database.clock().new_id().to_string();
+    let id = services.database.clock().new_id();
+    let parent = request.headers().get(TRACEPARENT);
+    let parent = parent.and_then(|value| Trace::parse(value.to_str().ok()?));
+    let trace = Trace::within(parent, id);
+    let id = id.to_string();
     // At the level of errors, so that no filter takes tenant and actor from a line that is logged.
     let span = tracing::error_span!(
         "request",
         request.id = %id,
+        trace.id = trace.id(),
         method = %request.method(),
         path = request.uri().path(),
         tenant = tracing::field::Empty,
         actor = tracing::field::Empty,
     );
     request.extensions_mut().insert(RequestId(id.clone()));
+    request.extensions_mut().insert(trace);
     let form = Form::of(&request);
     async move {
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;

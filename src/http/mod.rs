@@ -7,12 +7,15 @@ mod headers;
 mod health;
 mod layers;
 mod meter;
+mod metrics;
 mod patience;
 mod playground;
 mod problem;
 mod server;
 mod sockets;
 mod standing;
+
+pub use metrics::serve_metrics;
 
 use crate::app::App;
 use crate::config::Env;

@@ -4,6 +4,7 @@ mod actor;
 pub mod erase;
 pub mod graphql;
 pub mod impersonation;
+pub mod jobs;
 mod list;
 
 pub use crate::permission::BuiltIn;

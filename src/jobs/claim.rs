@@ -3,6 +3,7 @@
 use super::lanes::{Lanes, Standing};
 use crate::database::{Database, PlatformTx};
 use crate::error::{Error, Result};
+use crate::telemetry::Trace;
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, QueryResult, Statement, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,6 +29,12 @@ pub(super) struct Claimed {
     pub(super) actor: String,
     pub(super) request_id: Option<String>,
     pub(super) cost: f32,
+    /// The job that waits for this one.
+    pub(super) batch: Option<Uuid>,
+    /// What it belongs to, as a `traceparent`.
+    pub(super) trace: Option<String>,
+    /// Seconds for which it could have been run.
+    pub(super) waited: f32,
     start: f64,
 }
 
@@ -35,6 +42,16 @@ impl Claimed {
     /// What it is about; nothing, which fits no kind, if it cannot be read.
     pub(super) fn args(&self) -> serde_json::Value {
         serde_json::from_str(&self.args).unwrap_or_default()
+    }
+
+    /// Where it was caused.
+    pub(super) fn parent(&self) -> Option<Trace> {
+        self.trace.as_deref().and_then(Trace::parse)
+    }
+
+    /// Its own span, in the trace of what caused it.
+    pub(super) fn span(&self) -> Trace {
+        Trace::within(self.parent(), self.id)
     }
 
     /// How long one run may take.

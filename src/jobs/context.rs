@@ -1,5 +1,6 @@
 //! What a running job has at hand.
 
+use super::batch::{self, BatchEnds};
 use super::claim::Claimed;
 use super::held::Hold;
 use crate::actor::{Actor, Attribution};
@@ -45,6 +46,7 @@ impl JobContext {
             cause: Some(job.actor.clone()),
             request_id: job.request_id.clone(),
             reason: None,
+            trace: Some(job.span()),
         };
         Self {
             services,
@@ -54,6 +56,11 @@ impl JobContext {
             made: Arc::default(),
             wish: Arc::default(),
         }
+    }
+
+    /// Which job it is.
+    pub fn id(&self) -> Uuid {
+        self.hold.id
     }
 
     /// Begins a unit of work for the job's tenant; the history will name the job, and who caused it. Jobs that it adds have the
@@ -116,6 +123,11 @@ impl JobContext {
             return Ok(());
         }
         Err(Error::internal("the job was lost to another run"))
+    }
+
+    /// How the jobs ended that this one has waited for: see [`super::batch()`].
+    pub async fn batch(&self, tx: &TenantTx) -> Result<BatchEnds> {
+        batch::ends(tx, self.hold.id).await
     }
 
     /// Whether the job said that it ended itself.

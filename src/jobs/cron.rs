@@ -1,17 +1,15 @@
-//! Jobs by the clock. Every process looks once a second which times of which kinds are due, by the database's clock; who writes
+//! Jobs by the clock: those whose kinds have a schedule in the code. Every process looks once a second which times of which kinds are due, by the database's clock; who writes
 //! down a time first adds its jobs, in one transaction, so each time has its jobs once, however many look.
 
-use super::key;
 use super::kinds::Kinds;
+use super::times::{CatchUp, Times};
 use super::worker::Inner;
+use super::{key, schedule};
 use crate::clock::Timestamp;
 use crate::database::{Database, PlatformTx};
 use crate::error::{Error, Result};
-use chrono::TimeDelta;
-use chrono_tz::Tz;
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement};
 use std::collections::HashMap;
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -19,28 +17,12 @@ use uuid::Uuid;
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(1);
-/// How late a time may be and still be on time.
-const LATE: TimeDelta = TimeDelta::minutes(1);
-/// Times of one kind that are made up for at most, the newest.
-const MOST: usize = 1000;
-
 /// When a kind's jobs are added.
 #[derive(Clone, Copy, Debug)]
 pub struct Cron {
     expression: &'static str,
     time_zone: &'static str,
     catch_up: CatchUp,
-}
-
-/// What becomes of times that passed while nothing ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CatchUp {
-    /// Each has its job.
-    All,
-    /// The last one has.
-    Last,
-    /// None has.
-    Skip,
 }
 
 impl Cron {
@@ -66,51 +48,37 @@ impl Cron {
         Self { catch_up, ..self }
     }
 
-    fn parse(&self) -> Result<(croner::Cron, Tz)> {
-        let wrong = |e: &dyn std::fmt::Display| {
-            Error::config(format!(
-                "the schedule {:?} in {:?}: {e}",
-                self.expression, self.time_zone
-            ))
-        };
-        let schedule = croner::Cron::from_str(self.expression).map_err(|e| wrong(&e))?;
-        let zone = Tz::from_str(self.time_zone).map_err(|e| wrong(&e))?;
-        Ok((schedule, zone))
-    }
-
     /// The times after `last` up to `now`, oldest first, and whether each is to have its jobs.
     fn due(&self, last: Timestamp, now: Timestamp) -> Result<Vec<(Timestamp, bool)>> {
-        let (schedule, zone) = self.parse()?;
-        let times = schedule.iter_after(last.with_timezone(&zone));
-        let mut times: Vec<Timestamp> = times
-            .map(|time| time.to_utc())
-            .take_while(|time| *time <= now)
-            .collect();
-        times.dedup();
-        let missed = times.len().saturating_sub(MOST);
-        times.drain(..missed);
-        let Some(newest) = times.last().copied() else {
-            return Ok(Vec::new());
-        };
-        Ok(match self.catch_up {
-            CatchUp::All => times.into_iter().map(|time| (time, true)).collect(),
-            CatchUp::Last => vec![(newest, true)],
-            CatchUp::Skip => vec![(newest, now - newest <= LATE)],
-        })
+        let Self {
+            expression,
+            time_zone,
+            catch_up,
+        } = self;
+        let wrong =
+            |e: String| Error::config(format!("the schedule {expression:?} in {time_zone:?}: {e}"));
+        let times = Times::parse(expression, time_zone).map_err(wrong)?;
+        Ok(times.due(*catch_up, last, now))
     }
 }
 
 /// A kind that has a schedule.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scheduled {
-    pub(super) kind: &'static str,
     pub(super) cron: Cron,
+    pub(super) how: How,
+    pub(super) for_tenants: bool,
+}
+
+/// How jobs of a kind are added.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    pub(super) kind: &'static str,
     pub(super) queue: &'static str,
     pub(super) priority: i16,
     pub(super) timeout: Duration,
     pub(super) max_attempts: i32,
     pub(super) unique: bool,
-    pub(super) for_tenants: bool,
 }
 
 /// Ticks until it is dropped.
@@ -123,6 +91,7 @@ pub(super) async fn tick(inner: Arc<Inner>) {
         }
         if known {
             said(look(database, inner.kinds.scheduled()).await);
+            said(schedule::look(database, &inner.kinds).await);
         }
         sleep(LOOK).await;
     }
@@ -139,7 +108,7 @@ async fn introduce(database: &Database, kinds: &Kinds) -> Result<()> {
     let names: Vec<String> = kinds
         .scheduled()
         .iter()
-        .map(|each| each.kind.to_owned())
+        .map(|each| each.how.kind.to_owned())
         .collect();
     let tx = database.platform().await?;
     let insert = Statement::from_sql_and_values(
@@ -177,7 +146,7 @@ async fn look(database: &Database, scheduled: &[Scheduled]) -> Result<()> {
         .map(|each| (each.kind.clone(), each))
         .collect();
     for each in scheduled {
-        let Some(at) = standing.get(each.kind) else {
+        let Some(at) = standing.get(each.how.kind) else {
             continue;
         };
         for (time, runs) in each.cron.due(at.last, at.now)? {
@@ -199,7 +168,7 @@ async fn take(
         DbBackend::Postgres,
         "WITH old AS (DELETE FROM cron_tick WHERE kind = $1 AND due_at < $2 - interval '30 days')
          INSERT INTO cron_tick (kind, due_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        [scheduled.kind.into(), time.into()],
+        [scheduled.how.kind.into(), time.into()],
     );
     if tx.execute_raw(insert).await?.rows_affected() == 0 || !runs {
         return tx.commit().await;
@@ -210,7 +179,7 @@ async fn take(
         vec![Uuid::nil()]
     };
     for some in owners.chunks(1000) {
-        add(&tx, scheduled, some).await?;
+        add(&tx, &scheduled.how, some).await?;
     }
     tx.commit().await
 }
@@ -227,11 +196,11 @@ async fn tenants(tx: &PlatformTx) -> Result<Vec<Uuid>> {
 }
 
 /// Adds a job for each of them; the id that is nil is the platform.
-async fn add(tx: &PlatformTx, scheduled: &Scheduled, owners: &[Uuid]) -> Result<()> {
+async fn add(tx: &PlatformTx, how: &How, owners: &[Uuid]) -> Result<()> {
     let args = serde_json::json!({});
-    let key = scheduled.unique.then(|| key(scheduled.kind, &args));
+    let key = how.unique.then(|| key(how.kind, &args));
     let ids: Vec<Uuid> = owners.iter().map(|_| tx.new_id()).collect();
-    let timeout = i32::try_from(scheduled.timeout.as_millis()).map_err(Error::internal)?;
+    let timeout = i32::try_from(how.timeout.as_millis()).map_err(Error::internal)?;
     // The platform's at once; a tenant's within a minute, always at the same second.
     let statement = Statement::from_sql_and_values(
         DbBackend::Postgres,
@@ -243,12 +212,12 @@ async fn add(tx: &PlatformTx, scheduled: &Scheduled, owners: &[Uuid]) -> Result<
         [
             owners.to_vec().into(),
             ids.into(),
-            scheduled.kind.into(),
+            how.kind.into(),
             args.into(),
-            scheduled.max_attempts.into(),
+            how.max_attempts.into(),
             timeout.into(),
-            scheduled.queue.into(),
-            scheduled.priority.into(),
+            how.queue.into(),
+            how.priority.into(),
             key.into(),
         ],
     );
@@ -256,59 +225,4 @@ async fn add(tx: &PlatformTx, scheduled: &Scheduled, owners: &[Uuid]) -> Result<
         tx.jobs().job(row.try_get("", "lane")?);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    fn due(cron: Cron, last: &str, now: &str) -> Vec<(String, bool)> {
-        let due = cron.due(at(last), at(now)).unwrap().into_iter();
-        due.map(|(time, runs)| (time.format("%dT%H:%M").to_string(), runs))
-            .collect()
-    }
-
-    #[test]
-    fn missed_times_are_made_up_for_as_asked() {
-        let hourly = Cron::new("0 * * * *");
-        let (last, now) = ("2026-01-05T00:30:00Z", "2026-01-05T03:10:00Z");
-        let all = due(hourly.catching_up(CatchUp::All), last, now);
-        assert_eq!(
-            all,
-            ["05T01:00", "05T02:00", "05T03:00"].map(|time| (time.to_owned(), true))
-        );
-        assert_eq!(due(hourly, last, now), [("05T03:00".to_owned(), true)]);
-        let skip = hourly.catching_up(CatchUp::Skip);
-        assert_eq!(due(skip, last, now), [("05T03:00".to_owned(), false)]);
-        assert_eq!(
-            due(skip, last, "2026-01-05T03:00:30Z"),
-            [("05T03:00".to_owned(), true)]
-        );
-        assert_eq!(
-            due(hourly, "2026-01-05T03:00:00Z", now),
-            [],
-            "each time once"
-        );
-    }
-
-    #[test]
-    fn a_time_of_a_zone_is_there_once_a_day_on_any_day() {
-        let nightly = Cron::new("30 2 * * *")
-            .in_zone("Europe/Berlin")
-            .catching_up(CatchUp::All);
-        // Clocks go forward on 29 March, back on 25 October.
-        for (last, now) in [
-            ("2026-03-27T12:00:00Z", "2026-03-31T12:00:00Z"),
-            ("2026-10-23T12:00:00Z", "2026-10-27T12:00:00Z"),
-        ] {
-            let times = due(nightly, last, now);
-            assert_eq!(times.len(), 4, "{times:?}");
-        }
-        assert!(Cron::new("61 * * * *").parse().is_err());
-        assert!(Cron::new("* * * * *").in_zone("Mars/Base").parse().is_err());
-    }
 }

@@ -259,7 +259,9 @@ impl Dispatcher {
             costs: inner.means.costs(),
             corrections: &corrections,
         };
+        let began = Instant::now();
         let taken = claim::claim(&inner.services.database, &wanted).await;
+        inner.services.metrics.claimed(began.elapsed());
         let Taken { jobs, lanes } = match taken {
             Ok(taken) => taken,
             Err(error) => {

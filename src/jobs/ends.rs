@@ -1,13 +1,14 @@
 //! How runs ended, written down many at once, each under its claim: again and again until it is, for whoever lost a claim
 //! meanwhile changes nothing.
 
+use super::batch::release;
 use super::claim::Claimed;
 use super::worker::Inner;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -37,6 +38,19 @@ pub(super) enum Outcome {
     Later(Duration),
     /// The same, because this worker does not know the kind; dead for that if none has for a day.
     Unknown(Duration, Failure),
+}
+
+impl Outcome {
+    /// In a word, for what is counted.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Retry(..) => "retried",
+            Self::Dead(_) => "dead",
+            Self::Cancelled(_) => "cancelled",
+            Self::Released | Self::Later(_) | Self::Unknown(..) => "released",
+        }
+    }
 }
 
 /// Why a run failed: whole for operators, and what the tenant may read.
@@ -101,7 +115,14 @@ async fn settle(inner: &Inner, batch: &[End]) {
     loop {
         tries += 1;
         match end(&inner.services.database, batch).await {
-            Ok(ended) => return settled(inner, batch, &ended),
+            Ok(ended) => {
+                settled(inner, batch, &ended);
+                let database = &inner.services.database;
+                inner.breakers.note(database, batch, &ended).await;
+                let batches: BTreeSet<Uuid> =
+                    batch.iter().filter_map(|end| end.job.batch).collect();
+                return release(inner, batches.into_iter().collect()).await;
+            }
             Err(error) if is_passing(&error) || tries < TRIES => {
                 tracing::warn!(
                     ?error,
@@ -134,6 +155,7 @@ fn settled(inner: &Inner, batch: &[End], ended: &HashSet<Uuid>) {
         inner.held.remove(job.id, job.claim);
         if !completed && !ended.contains(&job.id) {
             tracing::warn!(job.id = %job.id, "the claim was lost; another run decides");
+            inner.services.metrics.fenced();
         }
         if let Some(tenant) = job.tenant_id {
             inner.services.database.note_change(tenant);

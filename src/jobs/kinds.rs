@@ -1,6 +1,7 @@
 //! The kinds of jobs that a binary can run, by name.
 
-use super::cron::Scheduled;
+use super::cron::{How, Scheduled};
+use super::schedule::{Schedulable, Schedules};
 use super::{Job, JobContext, PlatformContext, PlatformJob};
 use crate::error::{Error, Result};
 use futures::future::BoxFuture;
@@ -28,8 +29,10 @@ pub(super) struct TenantKind {
 /// The kinds that this binary can run.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds {
-    kinds: BTreeMap<&'static str, Kind>,
+    known: BTreeMap<&'static str, Kind>,
     scheduled: Vec<Scheduled>,
+    schedulable: BTreeMap<&'static str, Schedulable>,
+    queues: BTreeMap<&'static str, &'static str>,
 }
 
 impl Kinds {
@@ -42,17 +45,29 @@ impl Kinds {
                 Box::pin(async move { decode::<J>(args)?.bury(&ctx, &error).await })
             },
         };
-        self.kinds.insert(J::NAME, Kind::Tenant(kind));
-        self.scheduled.extend(J::CRON.map(|cron| Scheduled {
+        self.known.insert(J::NAME, Kind::Tenant(kind));
+        self.queues.insert(J::NAME, J::QUEUE);
+        let how = How {
             kind: J::NAME,
-            cron,
             queue: J::QUEUE,
             priority: J::PRIORITY,
             timeout: J::TIMEOUT,
             max_attempts: J::MAX_ATTEMPTS,
             unique: J::UNIQUE,
+        };
+        self.scheduled.extend(J::CRON.map(|cron| Scheduled {
+            cron,
+            how,
             for_tenants: true,
         }));
+        if let Some(schedules) = J::SCHEDULES {
+            let schedulable = Schedulable {
+                how,
+                schedules,
+                takes: |args| serde_json::from_value::<J>(args).is_ok(),
+            };
+            self.schedulable.insert(J::NAME, schedulable);
+        }
         self
     }
 
@@ -64,26 +79,45 @@ impl Kinds {
                 Box::pin(async move { decode::<J>(args)?.run(&ctx).await });
             run
         };
-        self.kinds.insert(J::NAME, Kind::Platform(run));
+        self.known.insert(J::NAME, Kind::Platform(run));
+        self.queues.insert(J::NAME, J::QUEUE);
         self.scheduled.extend(J::CRON.map(|cron| Scheduled {
-            kind: J::NAME,
             cron,
-            queue: J::QUEUE,
-            priority: 0,
-            timeout: J::TIMEOUT,
-            max_attempts: J::MAX_ATTEMPTS,
-            unique: J::UNIQUE,
+            how: How {
+                kind: J::NAME,
+                queue: J::QUEUE,
+                priority: 0,
+                timeout: J::TIMEOUT,
+                max_attempts: J::MAX_ATTEMPTS,
+                unique: J::UNIQUE,
+            },
             for_tenants: false,
         }));
         self
     }
 
+    /// Those that tenants may put on schedules of their own, by name, and within which bounds.
+    pub fn schedulable(&self) -> impl Iterator<Item = (&'static str, Schedules)> {
+        self.schedulable
+            .iter()
+            .map(|(name, kind)| (*name, kind.schedules))
+    }
+
+    pub(super) fn schedulable_named(&self, name: &str) -> Option<&Schedulable> {
+        self.schedulable.get(name)
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<Kind> {
-        self.kinds.get(name).copied()
+        self.known.get(name).copied()
+    }
+
+    /// The queue of a kind; of one that is not known, none.
+    pub(super) fn queue(&self, name: &str) -> &'static str {
+        self.queues.get(name).copied().unwrap_or_default()
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        self.kinds.keys().map(|&name| name.to_owned()).collect()
+        self.known.keys().map(|&name| name.to_owned()).collect()
     }
 
     /// Those that have a schedule.

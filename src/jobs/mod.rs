@@ -4,6 +4,8 @@
 //! behind fang: `dispatcher` claims for this process (`claim` in one call, from the lanes that `lanes` remembers), `fang` hands
 //! over, `run` runs, `ends` writes down how runs ended, `held` and `tend` keep the leases, `worker` starts and stops all of it.
 
+mod batch;
+mod breaker;
 mod claim;
 mod context;
 pub mod cron;
@@ -19,13 +21,18 @@ pub mod operate;
 mod platform;
 pub mod rows;
 mod run;
+pub mod schedule;
 mod tend;
+mod times;
 mod worker;
 
+pub use batch::{Batch, BatchEnds, batch};
 pub use context::JobContext;
-pub use cron::{CatchUp, Cron};
+pub use cron::Cron;
 pub use kinds::Kinds;
 pub use platform::{PlatformContext, PlatformJob, enqueue_platform};
+pub use schedule::Schedules;
+pub use times::CatchUp;
 pub use worker::Worker;
 
 use crate::clock::Timestamp;
@@ -56,6 +63,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     const UNIQUE: bool = false;
     /// When one is added for each tenant in use, with no arguments: spread over a minute, for not all can be the first.
     const CRON: Option<Cron> = None;
+    /// Within which bounds the tenant's own people may put it on schedules of theirs; unless set, they may not.
+    const SCHEDULES: Option<Schedules> = None;
 
     /// Does the work.
     fn run(self, ctx: &JobContext) -> impl Future<Output = Result<()>> + Send;
@@ -84,7 +93,7 @@ async fn add<J: Job>(tx: &TenantTx, job: &J, at: Option<Timestamp>) -> Result<Uu
     let timeout = i32::try_from(J::TIMEOUT.as_millis()).map_err(Error::internal)?;
     let statement = Statement::from_sql_and_values(
         DbBackend::Postgres,
-        "SELECT id, lane FROM enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "SELECT id, lane, used, most FROM enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         [
             tx.new_id().into(),
             J::NAME.into(),
@@ -99,6 +108,7 @@ async fn add<J: Job>(tx: &TenantTx, job: &J, at: Option<Timestamp>) -> Result<Uu
     );
     let row = tx.query_one_raw(statement).await?;
     let row = row.ok_or_else(|| Error::internal("a job was not added"))?;
+    batch::refused(&row)?;
     tx.jobs().job(row.try_get("", "lane")?);
     Ok(row.try_get("", "id")?)
 }

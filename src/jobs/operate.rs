@@ -46,6 +46,8 @@ pub struct Lane {
     pub running: i64,
     /// Seconds that the first one waits.
     pub oldest: Option<f64>,
+    /// Kinds that are held back because they keep failing: `kind`, `failures` in a row, `until`.
+    pub held: serde_json::Value,
 }
 
 /// What is changed of a lane; what is not given stays.
@@ -72,7 +74,7 @@ pub struct JobDetail {
     pub queue: String,
     /// Kind.
     pub kind: String,
-    /// ready, running, scheduled, done, dead or cancelled.
+    /// ready, running, scheduled, waiting (for others), done, dead or cancelled.
     pub state: String,
     /// Runs begun.
     pub attempt: i32,
@@ -82,6 +84,10 @@ pub struct JobDetail {
     pub args: serde_json::Value,
     /// Who caused it.
     pub actor: String,
+    /// The request that caused it.
+    pub request_id: Option<String>,
+    /// The trace that it belongs to, as a `traceparent`.
+    pub trace: Option<String>,
     /// Who ran it last.
     pub worker: Option<String>,
     /// Its last failures, whole.
@@ -118,7 +124,9 @@ pub async fn lanes(tx: &PlatformTx, which: &Which) -> Result<Vec<Lane>> {
                  (SELECT count(*) FROM (SELECT FROM job WHERE lane = l.id AND state = 1 LIMIT {COUNTED}) j) AS ready,
                  (SELECT count(*) FROM job WHERE lane = l.id AND state = 2) AS running,
                  (SELECT extract(epoch FROM clock_timestamp() - run_at)::float8 FROM job WHERE lane = l.id AND state = 1
-                     ORDER BY priority, seq LIMIT 1) AS oldest
+                     ORDER BY priority, seq LIMIT 1) AS oldest,
+                 (SELECT coalesce(jsonb_agg(jsonb_build_object('kind', b.kind, 'failures', b.failures, 'until', b.held_until)
+                     ORDER BY b.kind), '[]') FROM breaker b WHERE b.lane = l.id AND b.held_until IS NOT NULL) AS held
              FROM lane l LEFT JOIN tenant t ON t.id = l.tenant_id
              WHERE ($1::uuid IS NULL OR l.tenant_id = $1) AND ($2::text IS NULL OR l.queue = $2)
              ORDER BY t.slug NULLS FIRST, l.queue"
@@ -128,7 +136,7 @@ pub async fn lanes(tx: &PlatformTx, which: &Which) -> Result<Vec<Lane>> {
     Ok(Lane::find_by_statement(query).all(tx).await?)
 }
 
-/// Pauses lanes, saying why, or resumes them. Returns how many it changed. In force from the next claim on.
+/// Pauses lanes, saying why, or resumes them, kinds that are held back in them too. Returns how many it changed. In force from the next claim on.
 pub async fn pause(
     tx: &PlatformTx,
     which: &Which,
@@ -152,10 +160,25 @@ pub async fn pause(
         .iter()
         .map(|row| row.try_get("", "id"))
         .collect::<Result<_, _>>()?;
+    if why.is_none() {
+        forget_failures(tx, which).await?;
+    }
     tx.notify_jobs(&lanes, false).await?;
     let detail = json!({ "queue": which.queue, "reason": why, "lanes": changed.len() });
     log(tx, operator, (action, which.tenant), detail).await?;
     u64::try_from(changed.len()).map_err(Error::internal)
+}
+
+/// Kinds that are held back in these lanes are not any more.
+async fn forget_failures(tx: &PlatformTx, which: &Which) -> Result<()> {
+    let forget = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "DELETE FROM breaker b USING lane l WHERE l.id = b.lane
+             AND ($1::uuid IS NULL OR l.tenant_id = $1) AND ($2::text IS NULL OR l.queue = $2)",
+        [which.tenant.into(), which.queue.clone().into()],
+    );
+    tx.execute_raw(forget).await?;
+    Ok(())
 }
 
 /// Changes lanes. Returns how many there are. In force from the next claim on.
@@ -191,8 +214,8 @@ pub async fn set(tx: &PlatformTx, which: &Which, change: Change, operator: &str)
 }
 
 const COLUMNS: &str = "j.id, t.slug AS tenant, l.queue, j.kind,
-    (ARRAY['ready', 'running', 'done', 'dead', 'cancelled', 'scheduled'])[j.state] AS state, j.attempt, j.max_attempts, j.args,
-    j.actor, j.worker, j.errors, j.created_at, j.run_at, j.started_at";
+    (ARRAY['ready', 'running', 'done', 'dead', 'cancelled', 'scheduled', 'waiting'])[j.state] AS state, j.attempt, j.max_attempts, j.args,
+    j.actor, j.request_id, j.trace, j.worker, j.errors, j.created_at, j.run_at, j.started_at";
 
 /// The newest of them.
 pub async fn list(tx: &PlatformTx, filter: &Filter) -> Result<Vec<JobDetail>> {
@@ -200,7 +223,7 @@ pub async fn list(tx: &PlatformTx, filter: &Filter) -> Result<Vec<JobDetail>> {
         WHERE ($1::uuid IS NULL OR j.tenant_id = $1) AND ($2::text IS NULL OR l.queue = $2)
             AND ($3::text IS NULL OR j.kind = $3) AND j.state = ANY ($4) ORDER BY j.id DESC LIMIT $5";
     let states = match filter.state.as_deref() {
-        None => (1..=6).collect(),
+        None => (1..=7).collect(),
         Some(name) => vec![state(name)?],
     };
     let query = Statement::from_sql_and_values(
@@ -290,7 +313,15 @@ async fn act<T: sea_orm::TryGetable>(
 
 /// The number of a state.
 fn state(name: &str) -> Result<i16> {
-    let names = ["ready", "running", "done", "dead", "cancelled", "scheduled"];
+    let names = [
+        "ready",
+        "running",
+        "done",
+        "dead",
+        "cancelled",
+        "scheduled",
+        "waiting",
+    ];
     let place = names.iter().position(|known| *known == name);
     let place = place.and_then(|place| i16::try_from(place + 1).ok());
     place.ok_or_else(|| Error::invalid("state", format!("A state is one of {}.", names.join(", "))))
@@ -313,9 +344,11 @@ pub struct Load {
     pub dead: i64,
     /// Seconds from the time they could run to their start: the median of those.
     pub wait: Option<f64>,
+    /// Kinds that are held back because they keep failing.
+    pub held: i64,
 }
 
-/// The tenants with jobs that wait, run, or ended in the last minute; the busiest first.
+/// The tenants with jobs that wait, run, are held back, or ended in the last minute; the busiest first.
 pub async fn top(tx: &PlatformTx, most: u32) -> Result<Vec<Load>> {
     let query = Statement::from_sql_and_values(
         DbBackend::Postgres,
@@ -337,17 +370,67 @@ pub async fn top(tx: &PlatformTx, most: u32) -> Result<Vec<Load>> {
                  SELECT tenant_id, count(*) AS jobs, count(*) FILTER (WHERE state = 4) AS dead,
                      percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - run_at)) AS wait
                  FROM job_done WHERE finished_at > now() - interval '1 minute' GROUP BY tenant_id
+             ), held AS (
+                 SELECT l.tenant_id, count(*) AS kinds FROM breaker b JOIN lane l ON l.id = b.lane
+                 WHERE b.held_until IS NOT NULL GROUP BY l.tenant_id
              ), who AS (
-                 SELECT tenant_id FROM ready UNION SELECT tenant_id FROM running UNION SELECT tenant_id FROM over)
+                 SELECT tenant_id FROM ready UNION SELECT tenant_id FROM running UNION SELECT tenant_id FROM over
+                 UNION SELECT tenant_id FROM held)
              SELECT t.slug AS tenant, coalesce(r.jobs, 0)::bigint AS ready, r.oldest, coalesce(n.jobs, 0) AS running,
-                 coalesce(o.jobs, 0) AS done, coalesce(o.dead, 0) AS dead, o.wait
+                 coalesce(o.jobs, 0) AS done, coalesce(o.dead, 0) AS dead, o.wait, coalesce(h.kinds, 0) AS held
              FROM who w LEFT JOIN tenant t ON t.id = w.tenant_id
              LEFT JOIN ready r ON r.tenant_id IS NOT DISTINCT FROM w.tenant_id
              LEFT JOIN running n ON n.tenant_id IS NOT DISTINCT FROM w.tenant_id
              LEFT JOIN over o ON o.tenant_id IS NOT DISTINCT FROM w.tenant_id
+             LEFT JOIN held h ON h.tenant_id IS NOT DISTINCT FROM w.tenant_id
              ORDER BY running DESC, ready DESC, done DESC, tenant LIMIT $1"
         ),
         [i64::from(most).into()],
     );
     Ok(Load::find_by_statement(query).all(tx).await?)
+}
+
+/// How the jobs of a queue are doing, over all tenants.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct QueueLoad {
+    /// Its name.
+    pub queue: String,
+    /// Jobs that wait for a worker, up to 100,000 a lane.
+    pub ready: i64,
+    /// Seconds that the first one waits.
+    pub oldest: Option<f64>,
+    /// Jobs that run.
+    pub running: i64,
+    /// Kinds that are held back for a tenant.
+    pub held: i64,
+}
+
+/// The queues.
+pub async fn queues(tx: &PlatformTx) -> Result<Vec<QueueLoad>> {
+    let query = Statement::from_string(
+        DbBackend::Postgres,
+        format!(
+            "WITH RECURSIVE waiting AS (
+                 (SELECT lane FROM job WHERE state = 1 ORDER BY lane LIMIT 1)
+                 UNION ALL
+                 SELECT (SELECT j.lane FROM job j WHERE j.state = 1 AND j.lane > w.lane ORDER BY j.lane LIMIT 1)
+                 FROM waiting w WHERE w.lane IS NOT NULL
+             ), ready AS (
+                 SELECT l.queue, sum((SELECT count(*) FROM (
+                         SELECT FROM job WHERE lane = l.id AND state = 1 LIMIT {COUNTED}) j)) AS jobs,
+                     max((SELECT extract(epoch FROM clock_timestamp() - run_at)::float8 FROM job
+                         WHERE lane = l.id AND state = 1 ORDER BY priority, seq LIMIT 1)) AS oldest
+                 FROM waiting w JOIN lane l ON l.id = w.lane GROUP BY l.queue
+             ), running AS (
+                 SELECT l.queue, count(*) AS jobs FROM job j JOIN lane l ON l.id = j.lane WHERE j.state = 2 GROUP BY l.queue
+             ), held AS (
+                 SELECT l.queue, count(*) AS kinds FROM breaker b JOIN lane l ON l.id = b.lane
+                 WHERE b.held_until IS NOT NULL GROUP BY l.queue)
+             SELECT q.queue, coalesce(r.jobs, 0)::bigint AS ready, r.oldest, coalesce(n.jobs, 0) AS running,
+                 coalesce(h.kinds, 0) AS held
+             FROM (SELECT DISTINCT queue FROM lane) q LEFT JOIN ready r USING (queue) LEFT JOIN running n USING (queue)
+             LEFT JOIN held h USING (queue) ORDER BY q.queue"
+        ),
+    );
+    Ok(QueueLoad::find_by_statement(query).all(tx).await?)
 }

@@ -20,7 +20,7 @@ pub enum State {
     Dead = 4,
     /// Ended before it ran.
     Cancelled = 5,
-    /// Waits for its time.
+    /// Waits for its time, or for the jobs of its batch.
     Scheduled = 6,
 }
 

@@ -33,10 +33,17 @@ pub(super) async fn run(inner: Arc<Inner>, job: Claimed, token: TaskTrackerToken
         job.attempt = job.attempt,
         tenant = tracing::field::Empty,
         actor = job.actor,
-        request.id = job.request_id
+        request.id = job.request_id,
+        trace.id = job.span().id(),
+        trace.parent = job.parent().map(|parent| parent.span())
     );
     let begun = Instant::now();
+    let metrics = &inner.services.metrics;
+    let queue = inner.kinds.queue(&job.kind);
     let ran = outcome(&inner, &job).instrument(span.clone()).await;
+    let ended = ran.outcome.name();
+    let times = (job.waited, begun.elapsed());
+    metrics.ended((queue, &job.kind), ended, times);
     match &ran.outcome {
         Outcome::Released | Outcome::Later(_) | Outcome::Unknown(..) => {
             inner.means.gave_back(job.lane, job.cost.into());
@@ -81,6 +88,9 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
     match (inner.kinds.get(&job.kind), job.tenant_id) {
         (None, _) => unknown(job).into(),
         (Some(Kind::Tenant(kind)), Some(tenant)) => {
+            if let Some(after) = inner.breakers.hold(&inner.services.database, job).await {
+                return Outcome::Later(after).into();
+            }
             for_tenant(inner, job, hold, (kind, tenant)).await
         }
         (Some(Kind::Platform(run)), None) => {

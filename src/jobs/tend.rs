@@ -1,6 +1,7 @@
 //! Keeps up the leases of what this process holds, on a connection of its own, and takes jobs from processes that do not: by the
 //! database's clock alone.
 
+use super::batch::wake;
 use super::held::Hold;
 use super::worker::Inner;
 use crate::database::Reserved;
@@ -21,6 +22,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const REAP: Duration = Duration::from_secs(5);
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(500);
+/// How often it is looked which kinds are held back.
+const HOLDS: Duration = Duration::from_secs(2);
 /// How often days are made and forgotten.
 const DAYS: Duration = Duration::from_hours(1);
 /// How long word that jobs are to end is gathered.
@@ -48,6 +51,7 @@ async fn guard(inner: &Inner, heard: watch::Receiver<Instant>) {
 async fn rounds(inner: &Inner, heard: watch::Sender<Instant>) {
     let mut reserved = inner.services.database.reserve();
     let (mut beat, mut reap, mut days) = (Instant::now(), Instant::now(), Instant::now());
+    let mut holds = Instant::now();
     loop {
         let now = Instant::now();
         if beat <= now {
@@ -61,6 +65,11 @@ async fn rounds(inner: &Inner, heard: watch::Sender<Instant>) {
         if reap <= now {
             done("look for lost jobs", take_back(inner, &mut reserved).await);
             reap = now + REAP;
+        }
+        if holds <= now {
+            let looked = inner.breakers.look(&mut reserved).await;
+            done("look which kinds are held back", looked);
+            holds = now + HOLDS;
         }
         if days <= now {
             let kept = keep_days(inner, &mut reserved).await;
@@ -136,20 +145,17 @@ async fn take_back(inner: &Inner, reserved: &mut Reserved) -> Result<()> {
         "SELECT lane, tenant_id FROM reap_jobs()",
     );
     let rows = reserved.query(reap).await?;
-    if rows.is_empty() {
-        return Ok(());
+    if !rows.is_empty() {
+        tracing::warn!(jobs = rows.len(), "took back jobs whose worker was lost");
+        inner.services.metrics.reaped(rows.len());
+        wake(inner, &rows)?;
     }
-    tracing::warn!(jobs = rows.len(), "took back jobs whose worker was lost");
-    let database = &inner.services.database;
-    let mut lanes = Vec::new();
-    for row in rows {
-        lanes.push(row.try_get("", "lane")?);
-        if let Some(tenant) = row.try_get("", "tenant_id")? {
-            database.note_change(tenant);
-        }
-    }
-    database.wakes().note(&lanes);
-    Ok(())
+    // Those whose last job was cancelled or lost, or ended with its worker's life.
+    let release = Statement::from_string(
+        DbBackend::Postgres,
+        "SELECT lane, tenant_id FROM release_batches(NULL)",
+    );
+    wake(inner, &reserved.query(release).await?)
 }
 
 /// Days are made in one transaction and forgotten each in its own: no two of them wait for each other.

@@ -1,5 +1,6 @@
 //! A worker of this process: fang's pool, the dispatcher behind it, and what keeps its leases.
 
+use super::breaker::Breakers;
 use super::claim::{self, Claimed};
 use super::cron;
 use super::dispatcher::{Counter, Dispatcher};
@@ -45,6 +46,7 @@ pub(super) struct Inner {
     pub(super) counter: Counter,
     pub(super) held: Held,
     pub(super) means: Means,
+    pub(super) breakers: Breakers,
     /// A job ended: its lane may run another.
     pub(super) room: Notify,
     freed: Mutex<BTreeSet<i32>>,
@@ -66,6 +68,7 @@ impl Worker {
         let (sender, receiver) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
             id: services.database.clock().new_id(),
+            breakers: Breakers::new(&services.config),
             services,
             kinds,
             counter: Counter::default(),

@@ -110,6 +110,12 @@ impl Store {
             .list(Some(&Path::from_iter([tenant.slug.as_str()])))
     }
 
+    /// The bytes of uploads that are not checked yet, or not removed yet.
+    pub fn staged(&self, tenant: &Tenant) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        let prefix = Path::from_iter([tenant.slug.as_str(), STAGING]);
+        self.objects.list(Some(&prefix))
+    }
+
     /// The anchors of the tenant's history.
     pub fn anchors(&self, tenant: &Tenant) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
         let prefix = Path::from_iter([ANCHORS, &tenant.id.to_string()]);

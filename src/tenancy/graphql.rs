@@ -8,7 +8,7 @@ use crate::graphql::{
 };
 use crate::history::graphql::{Change, ChangeFilter};
 use crate::identity::graphql::{Member, Role};
-use crate::jobs::graphql::{Job, JobState};
+use crate::jobs::graphql::{Job, JobState, Schedule, ScheduleKind};
 use crate::media::{MediaFilter, graphql::Media};
 use crate::permission::Permission;
 use crate::tenancy::quota;
@@ -187,6 +187,34 @@ impl Tenant {
             before,
         };
         Job::page(ctx, page, state).await
+    }
+
+    /// Its jobs by the clock, newest first. Needs MEMBERS_READ.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the field"
+    )]
+    async fn schedules(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Rows from the beginning, at most 100; 20 if last is not given either.")]
+        first: Option<i32>,
+        #[graphql(desc = "After the row of this cursor.")] after: Option<String>,
+        #[graphql(desc = "Rows from the end, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Before the row of this cursor.")] before: Option<String>,
+    ) -> Result<Connection<Cursor, Schedule>> {
+        let page = PageArgs {
+            first,
+            after,
+            last,
+            before,
+        };
+        Schedule::page(ctx, page).await
+    }
+
+    /// Kinds of jobs that schedules may be of. Needs MEMBERS_READ.
+    async fn schedule_kinds(&self, ctx: &Context<'_>) -> Result<Vec<ScheduleKind>> {
+        ScheduleKind::all(ctx)
     }
 
     /// The whole tenant's trail, newest first. Needs AUDIT_READ.

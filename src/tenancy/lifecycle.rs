@@ -233,6 +233,18 @@ pub async fn running(tx: &PlatformTx, tenant: Uuid) -> Result<u64> {
     u64::try_from(running).map_err(Error::internal)
 }
 
+/// How many of its jobs are not over.
+pub async fn queued(tx: &PlatformTx, tenant: Uuid) -> Result<u64> {
+    let count = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "SELECT count(*) AS queued FROM job WHERE tenant_id = $1",
+        [tenant.into()],
+    );
+    let row = tx.query_one_raw(count).await?;
+    let queued: i64 = row.map_or(Ok(0), |row| row.try_get("", "queued"))?;
+    u64::try_from(queued).map_err(Error::internal)
+}
+
 /// That a tenant in its state cannot be what is wanted, and what to do first.
 pub fn refused(tenant: &Tenant, wanted: &str) -> Error {
     let (slug, state) = (&tenant.slug, tenant.state);

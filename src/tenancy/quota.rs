@@ -60,8 +60,9 @@ pub async fn quotas(tx: &TenantTx) -> Result<Vec<Quota>> {
     Ok(quotas)
 }
 
-/// A role's row is the turnstile: each tenant has some that stay, and locking one stops nobody who refers to it.
-async fn take_turn(tx: &TenantTx) -> Result<()> {
+/// Waits until those who count in the tenant before have committed. A role's row is the turnstile: each tenant has some that
+/// stay, and locking one stops nobody who refers to it.
+pub async fn take_turn(tx: &TenantTx) -> Result<()> {
     role::Entity::find()
         .filter(role::Column::BuiltIn.eq(true))
         .order_by_asc(role::Column::Name)
@@ -88,8 +89,11 @@ async fn used(tx: &TenantTx, limit: Limit, except: Option<Uuid>) -> Result<u64> 
             let sum: Option<i64> = stored.into_tuple().one(tx).await?;
             u64::try_from(sum.unwrap_or_default()).map_err(Error::internal)
         }
-        Limit::RequestsPerMinute | Limit::ConcurrentRequests | Limit::ConcurrentJobs => Err(
-            Error::internal(format!("{limit} is not counted in the tenant")),
-        ),
+        Limit::RequestsPerMinute
+        | Limit::ConcurrentRequests
+        | Limit::ConcurrentJobs
+        | Limit::QueuedJobs => Err(Error::internal(format!(
+            "{limit} is not counted in the tenant"
+        ))),
     }
 }

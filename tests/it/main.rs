@@ -25,6 +25,7 @@ mod identity;
 mod isolation;
 mod jobs;
 mod layers;
+mod mail;
 mod managed;
 mod media;
 mod playground;

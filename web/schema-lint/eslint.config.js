@@ -23,7 +23,7 @@ export default [
           exceptions: {
             // What is only ever part of an answer, and no object that could be asked for again.
             suffixes: ['Payload', 'Connection', 'Edge', 'Error'],
-            types: ['FieldChange', 'HttpHeader', 'PageInfo', 'Quota', 'Reverted', 'Snapshot', 'SystemActor', 'UploadTarget', 'Viewer'],
+            types: ['FieldChange', 'HttpHeader', 'PageInfo', 'Quota', 'Reverted', 'ScheduleKind', 'Snapshot', 'SystemActor', 'UploadTarget', 'Viewer'],
           },
         }),
         rule('require-description', {

@@ -44,6 +44,9 @@ pub struct Limits {
     /// Jobs that run at once, over all workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent_jobs: Option<u32>,
+    /// Jobs that are not over: those that wait, for whatever, and those that run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_jobs: Option<u32>,
 }
 
 impl Limits {
@@ -56,6 +59,7 @@ impl Limits {
             Limit::Devices => self.devices.map(u64::from),
             Limit::MediaBytes => self.media_bytes,
             Limit::ConcurrentJobs => self.concurrent_jobs.map(u64::from),
+            Limit::QueuedJobs => self.queued_jobs.map(u64::from),
         }
     }
 }
@@ -75,17 +79,20 @@ pub enum Limit {
     MediaBytes,
     /// [`Limits::concurrent_jobs`].
     ConcurrentJobs,
+    /// [`Limits::queued_jobs`].
+    QueuedJobs,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RequestsPerMinute,
         Self::ConcurrentRequests,
         Self::Members,
         Self::Devices,
         Self::MediaBytes,
         Self::ConcurrentJobs,
+        Self::QueuedJobs,
     ];
 
     /// As it is spelt in rows, commands and answers.
@@ -97,6 +104,7 @@ impl Limit {
             Self::Devices => "devices",
             Self::MediaBytes => "media_bytes",
             Self::ConcurrentJobs => "concurrent_jobs",
+            Self::QueuedJobs => "queued_jobs",
         }
     }
 

@@ -8,4 +8,5 @@ pub mod media;
 pub mod member;
 pub mod member_role;
 pub mod role;
+pub mod schedule;
 pub mod session;

@@ -31,7 +31,7 @@ impl MigrationTrait for Migration {
 ///
 /// The plan must not depend on statistics, which no queue of changing size has: no hash, no merge, no scan of a table; and it is
 /// not compiled, which takes longer than it runs.
-const CLAIM: &str = r"CREATE FUNCTION claim_jobs(node_id uuid, candidates integer[], wanted integer, queues text[], costs jsonb,
+pub(super) const CLAIM: &str = r"CREATE FUNCTION claim_jobs(node_id uuid, candidates integer[], wanted integer, queues text[], costs jsonb,
     corrections jsonb)
 RETURNS TABLE (lane integer, room integer, found bigint, start double precision, weight real, id uuid, tenant_id uuid,
     kind text, args text, claim bigint, attempt integer, max_attempts integer, timeout_ms integer, actor text,

@@ -16,7 +16,7 @@ impl MigrationTrait for Migration {
 /// again, `after_ms` from now, uncharged with `back`. One that was to be cancelled meanwhile is not tried again.
 ///
 /// Returns the jobs that were still theirs. `state + 0` keeps the plan on the primary key.
-const END: &str = r"CREATE FUNCTION end_jobs(ends jsonb) RETURNS SETOF uuid
+pub(super) const END: &str = r"CREATE FUNCTION end_jobs(ends jsonb) RETURNS SETOF uuid
 LANGUAGE plpgsql
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET enable_bitmapscan = off
     SET plan_cache_mode = force_generic_plan SET jit = off
@@ -54,7 +54,7 @@ END $$";
 /// Takes jobs from workers that gave no sign of life for a whole lease, by the database's clock alone, and puts them back. One
 /// that had its last attempt is claimed once more, to be buried; one whose burial was lost too is dead, and one that was to be
 /// cancelled is. Returns the lanes of what is back, and what each was.
-const REAP: &str = r"CREATE FUNCTION reap_jobs() RETURNS TABLE (lane integer, tenant_id uuid)
+pub(super) const REAP: &str = r"CREATE FUNCTION reap_jobs() RETURNS TABLE (lane integer, tenant_id uuid)
 LANGUAGE plpgsql
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET enable_bitmapscan = off
     SET plan_cache_mode = force_generic_plan SET jit = off

@@ -37,7 +37,7 @@ BEGIN
 END $$";
 
 /// Adds a job. One with the key of a job that is not over yet is not added: the id is that job's.
-const ADD: &str = r"CREATE FUNCTION add_job(owner uuid, job_id uuid, job_kind text, job_args jsonb, attempts integer, timeout integer,
+pub(super) const ADD: &str = r"CREATE FUNCTION add_job(owner uuid, job_id uuid, job_kind text, job_args jsonb, attempts integer, timeout integer,
     job_queue text, job_priority smallint, job_run_at timestamptz, job_key text, job_actor text, job_request text)
 RETURNS TABLE (id uuid, lane integer) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -88,7 +88,7 @@ END $$";
 /// ready but waits for its time is in state 6.
 ///
 /// The text is put together from what is written here alone, so that each question is planned for what it asks.
-const LIST: &str = r"CREATE FUNCTION list_jobs(schema text, only_ids uuid[], only_state smallint, before_id uuid, page integer,
+pub(super) const LIST: &str = r"CREATE FUNCTION list_jobs(schema text, only_ids uuid[], only_state smallint, before_id uuid, page integer,
     after_id uuid, oldest boolean)
 RETURNS TABLE (id uuid, kind text, state smallint, attempt integer, last_error text, run_at timestamptz,
     started_at timestamptz, finished_at timestamptz, result_id uuid, progress real)
@@ -119,7 +119,7 @@ BEGIN
     USING only_ids, only_state, before_id, after_id, page, (SELECT t.id FROM bulkhead.tenant t WHERE t.schema_name = schema);
 END $$";
 
-const OVER: &str = "j.id, j.kind, j.state, j.attempt, j.errors -> -1 ->> ''public'', j.run_at, j.started_at, j.finished_at,
+pub(super) const OVER: &str = "j.id, j.kind, j.state, j.attempt, j.errors -> -1 ->> ''public'', j.run_at, j.started_at, j.finished_at,
             j.result_id, j.progress";
 
 /// A tenant's jobs that were changed last by one of the transactions `late`, or by one from `since` on and before `before`; in
@@ -146,7 +146,7 @@ const COLUMNS: &str = "id, lane, tenant_id, kind, args, priority, run_at, attemp
 
 /// Ends a job that does not run yet, and asks one that runs to end: `cancelled`, `asked`; `over` if it is, null if there is none
 /// of this owner. A claim that is under way is waited for.
-const CANCEL: &str = r"CREATE FUNCTION cancel_job(owner uuid, job_id uuid) RETURNS text
+pub(super) const CANCEL: &str = r"CREATE FUNCTION cancel_job(owner uuid, job_id uuid) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
     -- What it is may change until it is locked.
@@ -168,7 +168,7 @@ END $$";
 /// Begins a job anew that failed or was cancelled, with all its attempts; one that waits for another try or its time has its time
 /// now. Returns the lane; null if there is none of this owner, it runs or succeeded, or another with its key is there. Its errors
 /// are kept.
-const RETRY: &str = r"CREATE FUNCTION retry_job(owner uuid, job_id uuid) RETURNS integer
+pub(super) const RETRY: &str = r"CREATE FUNCTION retry_job(owner uuid, job_id uuid) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE its_lane integer;
 BEGIN
@@ -190,7 +190,7 @@ EXCEPTION WHEN unique_violation THEN
 END $$";
 
 /// Ends a run well, in the unit of work that has its effects. False: the claim is lost.
-const COMPLETE: &str = r"CREATE FUNCTION complete_job(schema text, job_id uuid, its_claim bigint, result uuid) RETURNS boolean
+pub(super) const COMPLETE: &str = r"CREATE FUNCTION complete_job(schema text, job_id uuid, its_claim bigint, result uuid) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
     WITH gone AS (

@@ -25,7 +25,7 @@ const TABLE: [&str; 3] = [
 
 /// What it does is told where it was made first. A lane is looked into for twice its share by weight, so that one that is behind
 /// catches up. Only jobs of tenants with a limit are numbered, and each job that is taken is found by its place in the table.
-const CLAIM: &str = r"CREATE OR REPLACE FUNCTION claim_jobs(node_id uuid, candidates integer[], wanted integer, queues text[], costs jsonb,
+pub(super) const CLAIM: &str = r"CREATE OR REPLACE FUNCTION claim_jobs(node_id uuid, candidates integer[], wanted integer, queues text[], costs jsonb,
     corrections jsonb)
 RETURNS TABLE (lane integer, room integer, found bigint, start double precision, weight real, id uuid, tenant_id uuid,
     kind text, args text, claim bigint, attempt integer, max_attempts integer, timeout_ms integer, actor text,
@@ -139,7 +139,7 @@ END $$";
 
 /// What it does is told where it was made first. A job whose kind no worker has known for a day, by the database's clock, is dead,
 /// for the reason that its `error` gives; before that, the error is nothing.
-const END: &str = r"CREATE OR REPLACE FUNCTION end_jobs(ends jsonb) RETURNS SETOF uuid
+pub(super) const END: &str = r"CREATE OR REPLACE FUNCTION end_jobs(ends jsonb) RETURNS SETOF uuid
 LANGUAGE plpgsql
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET enable_bitmapscan = off
     SET plan_cache_mode = force_generic_plan SET jit = off

@@ -22,6 +22,9 @@ mod m0024_audit_stream;
 mod m0030_claim;
 mod m0031_few_lanes;
 mod m0032_promote;
+mod m0033_batches;
+mod m0034_schedule;
+mod m0035_breaker;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -46,5 +49,8 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0030_claim::Migration),
         Box::new(m0031_few_lanes::Migration),
         Box::new(m0032_promote::Migration),
+        Box::new(m0033_batches::Migration),
+        Box::new(m0034_schedule::Migration),
+        Box::new(m0035_breaker::Migration),
     ]
 }

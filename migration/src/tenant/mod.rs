@@ -16,6 +16,8 @@ mod m0011_history_reads;
 mod m0015_jobs;
 mod m0016_security_events;
 mod m0019_personal;
+mod m0023_job_batches;
+mod m0024_schedule;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -33,6 +35,8 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0015_jobs::Migration),
         Box::new(m0016_security_events::Migration),
         Box::new(m0019_personal::Migration),
+        Box::new(m0023_job_batches::Migration),
+        Box::new(m0024_schedule::Migration),
     ]
 }
 
@@ -50,11 +54,12 @@ pub const CLONED: [(&str, &str); 1] = [("member", "password_hash")];
 
 /// Tables whose changes can be taken back, each after those it refers to, and which columns; without a list whole rows, made and removed ones too. The bytes
 /// of a media are not the database's to bring back, nor is its state; credentials are nobody's.
-pub const REVERTIBLE: [(&str, Option<&[&str]>); 4] = [
+pub const REVERTIBLE: [(&str, Option<&[&str]>); 5] = [
     ("device", None),
     ("media", Some(&["filename"])),
     ("member", None),
     ("member_role", None),
+    ("schedule", None),
 ];
 
 /// Secret columns that must have a value. The history has none, so a row that is read or made from it has the empty text there,

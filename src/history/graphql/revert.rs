@@ -177,7 +177,7 @@ fn needed(change: &Row) -> Option<Permission> {
     match change.subject_type.as_str() {
         "device" => Some(Permission::DevicesManage),
         "media" => Some(Permission::MediaWrite),
-        "member" | "member_role" => Some(Permission::MembersManage),
+        "member" | "member_role" | "schedule" => Some(Permission::MembersManage),
         _ => None,
     }
 }

@@ -41,6 +41,8 @@ impl Side {
         let pending = tenant.upload(&owner).await;
         let access = auth.body["access_token"].as_str().unwrap().to_owned();
         tenant.upload(&access).await;
+        let schedule = "mutation { scheduleCreate(input: { kind: \"media.sweep\", expression: \"0 4 * * *\" }) { schedule { id } } }";
+        let schedule = tenant.gql(Some(&owner), schedule).await.payload()["schedule"].clone();
         let ids = "{ tenant { id changes(first: 1) { nodes { id } } members(first: 1) { nodes { id roles { id } } } } }";
         let ids = tenant.gql(Some(&owner), ids).await.data()["tenant"].clone();
         let member = &ids["members"]["nodes"][0];
@@ -58,6 +60,7 @@ impl Side {
             ("Pending", text(&pending["media"]["id"])),
             ("Pin", pin),
             ("Role", text(&member["roles"][0]["id"])),
+            ("Schedule", text(&schedule["id"])),
             ("Tenant", text(&ids["id"])),
         ]);
         Self {

@@ -73,6 +73,12 @@ pub(super) const ROWS: &[Row] = &[
         [NOBODY, "errors INVALID", DENIED_AS_DATA, REFUSED]),
     row("Mutation.mediaCreateUpload", Ask::Gql(r#"mutation { mediaCreateUpload(input: { resourceType: "photo", filename: "f.png", contentType: "image/png", size: 9 }) { media { id } errors { code } } }"#),
         [NOBODY, "ok", DENIED_AS_DATA, REFUSED]),
+    row("Mutation.scheduleCreate", Ask::Gql(r#"mutation { scheduleCreate(input: { kind: "media.sweep", expression: "0 4 * * *" }) { schedule { id } errors { code } } }"#),
+        [NOBODY, DENIED_AS_DATA, DENIED_AS_DATA, REFUSED]),
+    row("Mutation.scheduleDelete", Ask::Gql(r#"mutation { scheduleDelete(input: { scheduleId: "$Schedule" }) { deletedScheduleId errors { code } } }"#),
+        [NOBODY, DENIED_AS_DATA, DENIED_AS_DATA, REFUSED]),
+    row("Mutation.scheduleUpdate", Ask::Gql(r#"mutation { scheduleUpdate(input: { scheduleId: "$Schedule", enabled: false }) { schedule { id } errors { code } } }"#),
+        [NOBODY, DENIED_AS_DATA, DENIED_AS_DATA, REFUSED]),
     row("Mutation.sessionCreate", Ask::Gql(r#"mutation { sessionCreate(input: { email: "$TheirOwner", password: "$Password" }) { token errors { code } } }"#),
         [NOBODY, NOBODY, NOBODY, REFUSED]),
     row("Subscription.changeRecorded", Ask::Follow("subscription { changeRecorded { id } }"), [NOBODY, DENIED, DENIED, REFUSED]),
@@ -87,6 +93,8 @@ pub(super) const ROWS: &[Row] = &[
     row("Tenant.media", Ask::Gql("{ tenant { media { nodes { id } } } }"), [NOBODY, "ok", "ok", REFUSED]),
     row("Tenant.members", Ask::Gql("{ tenant { members { nodes { id } } } }"), [NOBODY, DENIED, "ok", REFUSED]),
     row("Tenant.roles", Ask::Gql("{ tenant { roles { nodes { id } } } }"), [NOBODY, DENIED, "ok", REFUSED]),
+    row("Tenant.schedules", Ask::Gql("{ tenant { schedules { nodes { id } } } }"), [NOBODY, DENIED, "ok", REFUSED]),
+    row("Tenant.scheduleKinds", Ask::Gql("{ tenant { scheduleKinds { kind } } }"), [NOBODY, DENIED, "ok", REFUSED]),
     row("Tenant.quotas", Ask::Gql("{ tenant { quotas { name used limit } } }"), [NOBODY, DENIED, "ok", REFUSED]),
     row("Node.Change", Ask::Gql(r#"{ node(id: "$Change") { id } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Node.Device", Ask::Gql(r#"{ node(id: "$Device") { id } }"#), [NOBODY, DENIED, "ok", REFUSED]),
@@ -94,6 +102,7 @@ pub(super) const ROWS: &[Row] = &[
     row("Node.Media", Ask::Gql(r#"{ node(id: "$Media") { id } }"#), [NOBODY, "ok", "ok", REFUSED]),
     row("Node.Member", Ask::Gql(r#"{ node(id: "$Member") { id } }"#), [NOBODY, DENIED, "ok", REFUSED]),
     row("Node.Role", Ask::Gql(r#"{ node(id: "$Role") { id } }"#), [NOBODY, DENIED, "ok", REFUSED]),
+    row("Node.Schedule", Ask::Gql(r#"{ node(id: "$Schedule") { id } }"#), [NOBODY, DENIED, "ok", REFUSED]),
     row("Node.Tenant", Ask::Gql(r#"{ node(id: "$Tenant") { id } }"#), [NOBODY, "ok", "ok", REFUSED]),
     row("Change.actor", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { actor { __typename } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Change.cause", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { cause { __typename } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
@@ -124,6 +133,8 @@ pub(super) const ROWS: &[Row] = &[
     // A tenant's host and nobody's credential: where sockets open, the playground's files, the process's health.
     row("/graphql/ws", Ask::Get("/graphql/ws"), ["400 invalid_request"; 4]),
     row("/graphql/assets/{file}", Ask::Get("/graphql/assets/none.js"), ["404 not_found"; 4]),
+    // At an address of its own.
+    row("/metrics", Ask::Get("/metrics"), ["404 not_found"; 4]),
     row("/healthz/live", Ask::Get("/healthz/live"), ["200"; 4]),
     row("/healthz/ready", Ask::Get("/healthz/ready"), ["200"; 4]),
     // The body is the credential: that of the other tenant's device.
@@ -151,6 +162,8 @@ pub(super) const IDS: &[(&str, &str, &str)] = &[
     ("MediaCompleteUploadInput.mediaId", "Media", r#"mutation { mediaCompleteUpload(input: { mediaId: "$id" }) { media { id } job { id } errors { __typename code message field } } }"#),
     ("Query.asOf(id)", "Device", r#"{ asOf(id: "$id", at: "2100-01-01T00:00:00Z") { values } }"#),
     ("Query.diff(id)", "Device", r#"{ diff(id: "$id", from: "2000-01-01T00:00:00Z") { name } }"#),
+    ("ScheduleDeleteInput.scheduleId", "Schedule", r#"mutation { scheduleDelete(input: { scheduleId: "$id" }) { deletedScheduleId errors { __typename code message field } } }"#),
+    ("ScheduleUpdateInput.scheduleId", "Schedule", r#"mutation { scheduleUpdate(input: { scheduleId: "$id", enabled: false }) { schedule { id } errors { __typename code message field } } }"#),
     ("Tenant.members(role)", "Role", r#"{ tenant { members(role: "$id") { totalCount nodes { id } } } }"#),
 ];
 /// Those that the tests try with every type of [`NODES`].
@@ -187,12 +200,13 @@ pub(super) const LISTS: &[(&str, &str)] = &[
     ("Tenant.jobs", "{ tenant { jobs($page) { nodes { id } pageInfo { hasNextPage hasPreviousPage endCursor } } } }"),
     ("Tenant.media", "{ tenant { media($page) { nodes { id } totalCount pageInfo { hasNextPage hasPreviousPage endCursor } } } }"),
     ("Tenant.members", "{ tenant { members($page) { nodes { id } totalCount pageInfo { hasNextPage hasPreviousPage endCursor } } } }"),
+    ("Tenant.schedules", "{ tenant { schedules($page) { nodes { id } pageInfo { hasNextPage hasPreviousPage endCursor } } } }"),
     ("Tenant.roles", "{ tenant { roles($page) { nodes { id } pageInfo { hasNextPage hasPreviousPage endCursor } } } }"),
 ];
 
 /// The types behind `node(id:)`.
-pub(super) const NODES: [&str; 7] = [
-    "Change", "Device", "Job", "Media", "Member", "Role", "Tenant",
+pub(super) const NODES: [&str; 8] = [
+    "Change", "Device", "Job", "Media", "Member", "Role", "Schedule", "Tenant",
 ];
 
 #[test]

@@ -282,7 +282,7 @@ fn members_end_and_begin_anew_what_waits_or_failed() {
         let told = change(&tenant, &owner, "jobRetry", job).await;
         assert_eq!(
             told["errors"][0]["message"],
-            "The job runs or has succeeded: there is nothing to try again."
+            "The job runs, waits for others or has succeeded: there is nothing to try again."
         );
         worker.stop().await;
     });

@@ -1,8 +1,11 @@
-//! A tenant's limit on its running jobs.
+//! A tenant's limits on its running jobs, and on those that are not over.
 
 use super::{Wait, count, enqueue, execute, gate, new_id, node, open, private, reaches, worker};
-use crate::harness::{Tenant, finish, run, until};
+use crate::harness::{Tenant, finish, png, run, until};
+use bulkhead::error::Error;
 use bulkhead::identity::BuiltIn;
+use bulkhead::jobs;
+use reqwest::{Method, StatusCode};
 use sqlx::{AssertSqlSafe, Executor as _};
 
 #[test]
@@ -82,5 +85,64 @@ fn two_claims_at_once_do_not_go_over_the_limit() {
         execute(tenant.world, &ended).await;
         reaches(&tenant, &owner, second, "SUCCEEDED").await;
         worker.stop().await;
+    });
+}
+
+#[test]
+fn a_tenant_has_as_many_jobs_in_the_queue_as_it_may() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let other = Tenant::of(tenant.world).await;
+        let set = |limit: &str| {
+            let mut command = tenant.world.command();
+            let args = ["tenant", "set", &tenant.slug, "--limit", limit];
+            let (code, out, err) = finish(command.args(args), "");
+            assert_eq!(code, Some(0), "{err}");
+            out
+        };
+        assert!(set("devices=9").contains("queued_jobs          100000"));
+        set("queued_jobs=3");
+        let waiting = new_id();
+        for _ in 0..2 {
+            enqueue(&tenant, &Wait { gate: waiting }).await;
+        }
+        let tx = tenant.write().await;
+        let job = Wait { gate: waiting };
+        let batch = jobs::batch(&tx).add(&job).then(&job).await;
+        let told = batch.unwrap_err().to_string();
+        assert_eq!(told, "The tenant's limit queued_jobs is 3, and 2 are used.");
+        jobs::enqueue(&tx, &job).await.unwrap();
+        let fourth = jobs::enqueue(&tx, &job).await;
+        assert!(matches!(fourth, Err(Error::QuotaExceeded(_))), "{fourth:?}");
+        tx.commit().await.unwrap();
+        enqueue(&other, &Wait { gate: waiting }).await;
+        assert_eq!(
+            count(tenant.world, "SELECT count(*) FROM bulkhead.job").await,
+            4
+        );
+
+        let made = tenant.upload(&owner).await;
+        let put = tenant.follow(Method::PUT, made["upload"]["url"].as_str().unwrap());
+        let put = tenant.send(put.body(png())).await;
+        assert_eq!(put.status, StatusCode::CREATED);
+        let complete = format!(
+            "mutation {{ mediaCompleteUpload(input: {{ mediaId: {} }}) {{
+                 job {{ id }} errors {{ code message ... on QuotaExceededError {{ quota {{ name used limit }} }} }} }} }}",
+            made["media"]["id"]
+        );
+        let refused = tenant.gql(Some(&owner), &complete).await;
+        let failure = refused.failure();
+        assert_eq!(failure["code"], "QUOTA_EXCEEDED");
+        assert_eq!(
+            failure["quota"],
+            serde_json::json!({ "name": "QUEUED_JOBS", "used": 3, "limit": 3 })
+        );
+        set("queued_jobs=4");
+        // Every server hears of it within a second.
+        until("there is room", async || {
+            let answer = tenant.gql(Some(&owner), &complete).await;
+            (answer.payload()["errors"] == serde_json::json!([])).then_some(())
+        })
+        .await;
     });
 }

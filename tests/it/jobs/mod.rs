@@ -1,6 +1,8 @@
 //! Jobs: each is run once, none is lost, and no failure of one ends the worker. Workers run here with kinds of our own, in
 //! worlds of their own; some tests of [`workers`] kill the real one.
 
+mod batches;
+mod breakers;
 mod claims;
 mod clock;
 mod context;
@@ -10,7 +12,9 @@ mod limits;
 mod model;
 mod queues;
 mod running;
+mod schedules;
 mod steering;
+mod telemetry;
 mod workers;
 
 use crate::harness::{Tenant, World, until};

@@ -32,7 +32,7 @@ fn a_lane_is_paused_drained_and_resumed_and_others_run_on() {
             &tenant,
             &[&["pause", "--reason", "for a test"], &ours[..]].concat(),
         );
-        assert_eq!(said, "1 lanes paused\n");
+        assert_eq!(said, "1 lane paused\n");
         let second = enqueue(&tenant, &Wait { gate: gates[1] }).await;
         let third = enqueue(&other, &Wait { gate: open() }).await;
         reaches(&other, &theirs, third, "SUCCEEDED").await;

@@ -2,6 +2,7 @@
 
 mod links;
 mod processing;
+mod sweeping;
 mod uploads;
 
 use crate::harness::{Answer, Tenant, until};

@@ -155,7 +155,7 @@ fn what_cannot_be_set_is_said_and_changes_nothing() {
             (["--plan", "gold"], "There is no plan gold; there are "),
             (
                 ["--limit", "devcies=5"],
-                "there are requests_per_minute, concurrent_requests, members, devices, media_bytes, concurrent_jobs.",
+                "there are requests_per_minute, concurrent_requests, members, devices, media_bytes, concurrent_jobs, queued_jobs.",
             ),
             (["--limit", "devices=-1"], "is no limit"),
             (["--limit", "devices=many"], "a whole number or `unlimited`"),

@@ -1,4 +1,8 @@
-//! The job behind a completed upload: looks at the bytes, gives them their key, makes thumbnails.
+//! The job behind a completed upload: looks at the bytes, gives them their key, makes thumbnails. [`Sweep`] is the other.
+
+mod sweep;
+
+pub use sweep::Sweep;
 
 use super::kinds;
 use super::store::{Key, Store, THUMBNAIL};

@@ -1,5 +1,9 @@
 //! The type `Job`.
 
+pub mod schedule;
+
+pub use schedule::{Mutation as SchedulesMutation, Schedule, ScheduleKind};
+
 use super::rows::{self, JobRow, Listed, State};
 use crate::database::TenantTx;
 use crate::error::{Error, Result};
@@ -38,7 +42,7 @@ pub enum JobState {
     Queued,
     /// Runs.
     Running,
-    /// Waits for its time, or for another try.
+    /// Waits for its time, for another try, or for other jobs to end.
     Scheduled,
     /// Did its work.
     Succeeded,
@@ -97,7 +101,7 @@ impl Job {
         Ok(load_row::<media::Entity>(ctx, id).await?.map(Media::from))
     }
 
-    /// When it may run, or run again.
+    /// When it may run, or run again; of one that waits for other jobs, when it was added.
     async fn scheduled_at(&self) -> DateTime {
         self.row.run_at.into()
     }
@@ -270,7 +274,8 @@ async fn retry(ctx: &Context<'_>, id: Uuid) -> Result<Job> {
         if is_begun {
             return Ok(job);
         }
-        let told = "The job runs or has succeeded: there is nothing to try again.";
+        let told =
+            "The job runs, waits for others or has succeeded: there is nothing to try again.";
         Err(Error::invalid("jobId", told))
     };
     let begun = begun.await;

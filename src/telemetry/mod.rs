@@ -1,5 +1,11 @@
 //! Logs: one subscriber, set up once. Every line inside a request or job carries its tenant, actor and request id, because
-//! the spans that `http` and `jobs` open carry them.
+//! the spans that `http` and `jobs` open carry them. Traces, and what is counted.
+
+mod metrics;
+mod trace;
+
+pub use metrics::{Metrics, PREFIX};
+pub use trace::Trace;
 
 use crate::config::{Config, LogFormat};
 use crate::error::{Error, Result};

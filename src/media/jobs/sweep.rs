@@ -1,0 +1,94 @@
+//! The job that tidies up after uploads: those that were announced and never came, and bytes that no upload waits for.
+
+use crate::error::Result;
+use crate::jobs::{Cron, Job, JobContext, Schedules};
+use chrono::TimeDelta;
+use entity::tenant::media::{Column, Entity, State};
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::{ObjectMeta, ObjectStoreExt as _};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long an upload that was announced may take: much longer than the link to it lives.
+const ANNOUNCED: TimeDelta = TimeDelta::days(1);
+/// How old bytes are that nothing waits for: a link to upload lives for an hour, and a job may be about to look at them.
+const STALE: TimeDelta = TimeDelta::hours(3);
+/// Bytes that are looked up, and removed, at a time.
+const SOME: usize = 500;
+
+/// Fails uploads that did not come within a day, so that they count no more, and removes bytes under `upload/` that no upload
+/// waits for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {}
+
+impl Job for Sweep {
+    const NAME: &'static str = "media.sweep";
+    const TIMEOUT: Duration = Duration::from_mins(30);
+    const UNIQUE: bool = true;
+    const CRON: Option<Cron> = Some(Cron::new("23 3 * * *"));
+    const SCHEDULES: Option<Schedules> = Some(Schedules {
+        most: 4,
+        every: Duration::from_hours(1),
+    });
+
+    async fn run(self, ctx: &JobContext) -> Result<()> {
+        let tx = ctx.begin().await?;
+        let before = tx.now() - ANNOUNCED;
+        let ended = Entity::update_many()
+            .col_expr(Column::State, Expr::value(State::Failed))
+            .col_expr(
+                Column::Failure,
+                Expr::value("The upload did not come within a day."),
+            )
+            .filter(Column::State.eq(State::AwaitingUpload))
+            .filter(Column::CreatedAt.lt(before))
+            .exec(&tx)
+            .await;
+        tx.settle(ended.map_err(Into::into)).await?;
+        let stale = ctx.services.database.clock().now() - STALE;
+        let staged = ctx.services.store.staged(&ctx.tenant);
+        let old = staged.try_filter(|object| std::future::ready(object.last_modified < stale));
+        let mut chunks = old.try_chunks(SOME).boxed();
+        while let Some(some) = chunks.try_next().await.map_err(|cut| cut.1)? {
+            remove(ctx, &some).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes those of them that no upload waits for.
+async fn remove(ctx: &JobContext, objects: &[ObjectMeta]) -> Result<()> {
+    let named = |object: &ObjectMeta| {
+        let name = object.location.filename()?;
+        Uuid::parse_str(name.split('.').next()?).ok()
+    };
+    let ids: Vec<Uuid> = objects.iter().filter_map(named).collect();
+    let tx = ctx.begin().await?;
+    let awaited = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::Id.is_in(ids))
+        .filter(Column::State.is_in([State::AwaitingUpload, State::Processing]))
+        .into_tuple::<Uuid>()
+        .all(&tx)
+        .await;
+    let awaited: BTreeSet<Uuid> = tx
+        .settle(awaited.map_err(Into::into))
+        .await?
+        .into_iter()
+        .collect();
+    for object in objects {
+        if !named(object).is_some_and(|id| awaited.contains(&id)) {
+            match ctx.services.store.objects().delete(&object.location).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
