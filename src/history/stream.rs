@@ -38,7 +38,10 @@ const TENANTS: u64 = 100;
 const BEHIND: &str = "SELECT h.tenant_id FROM seal_head h LEFT JOIN audit_stream s ON s.tenant_id = h.tenant_id
     WHERE h.number > coalesce(s.number, 0) AND coalesce(s.leased_until, '-infinity') < now() ORDER BY random() LIMIT $1";
 
-const LEASE: &str = "INSERT INTO audit_stream AS s (tenant_id, leased_until) VALUES ($1, now() + interval '1 minute')
+/// Only of one that is behind: a lease that a killed process leaves is in the way for a minute.
+const LEASE: &str = "INSERT INTO audit_stream AS s (tenant_id, leased_until)
+    SELECT h.tenant_id, now() + interval '1 minute' FROM seal_head h LEFT JOIN audit_stream o ON o.tenant_id = h.tenant_id
+    WHERE h.tenant_id = $1 AND h.number > coalesce(o.number, 0)
     ON CONFLICT (tenant_id) DO UPDATE SET leased_until = excluded.leased_until WHERE s.leased_until < now() RETURNING number";
 
 /// A sender that came too late changes nothing.
@@ -256,6 +259,8 @@ fn append(path: &Path, lines: &[u8]) -> std::io::Result<()> {
         .read(true)
         .append(true)
         .open(path)?;
+    // Until it is closed: other processes of this machine append too.
+    file.lock()?;
     if is_torn(&mut file)? {
         file.write_all(b"\n")?;
     }

@@ -80,6 +80,12 @@ fn show_masks_every_secret() {
     assert!(!done.1.contains("hunter2"));
     let unset = command(dir.path(), SHOW, &[]);
     assert_eq!(shown("secret_key", &unset), "-");
+    let stream = [
+        ("BULKHEAD_AUDIT_STREAM__URL", "https://siem.example.com"),
+        ("BULKHEAD_AUDIT_STREAM__TOKEN", "hunter3"),
+    ];
+    let done = command(dir.path(), SHOW, &stream);
+    assert_eq!(shown("audit_stream.token", &done), "********");
 }
 
 #[test]
@@ -240,6 +246,16 @@ fn a_bad_value_is_refused_with_its_key() {
             ["dns_servers", "socket address"],
         ),
         ("BULKHEAD_LOG", "==", ["BULKHEAD_LOG", "info"]),
+        (
+            "BULKHEAD_AUDIT_STREAM__URL",
+            "siem.internal",
+            ["audit_stream.url", "https://"],
+        ),
+        (
+            "BULKHEAD_AUDIT_STREAM__TOKEN",
+            "alone",
+            ["audit_stream.token", "url"],
+        ),
     ] {
         says(&words, &command(dir.path(), SHOW, &[(variable, value)]));
     }
