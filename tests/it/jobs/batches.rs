@@ -61,7 +61,7 @@ async fn sums(tenant: &Tenant, token: &str) -> Vec<String> {
 #[test]
 fn it_goes_on_once_whoever_ends_the_last_ones() {
     run(async {
-        let (tenant, owner) = private(4).await;
+        let (tenant, owner) = private(2).await;
         let worlds = [
             tenant.world,
             tenant.world.beside(|_| ()).await,
