@@ -15,8 +15,8 @@ use tokio::time::sleep_until;
 const POLL: Duration = Duration::from_secs(1);
 /// How much work is fetched ahead for each worker: so much longer a job of a quiet tenant may wait.
 const AHEAD: Duration = Duration::from_millis(25);
-/// How much work of one lane is claimed at a time, while others wait: the more, the fewer lanes a claim has to look at.
-const SHARE: Duration = Duration::from_millis(2);
+/// How many lanes with many jobs share a claim at least: each costs, and what one gets too early the others get the next time.
+const SHARING: usize = 8;
 /// How long what was fetched ahead waits until it goes back to the queue.
 const STALE: Duration = Duration::from_millis(100);
 /// How often jobs are looked for whose time has come, while others come.
@@ -193,7 +193,13 @@ impl Dispatcher {
         let config = &self.inner.services.config;
         let long = u32::try_from(self.inner.held.long(2 * AHEAD)).unwrap_or(u32::MAX);
         let short = config.worker_concurrency.saturating_sub(long);
-        let fill = whole(self.inner.means.fill(AHEAD) * f64::from(short));
+        let fill = self.inner.means.fill(AHEAD) * f64::from(short);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small positive number, rounded down"
+        )]
+        let fill = fill as usize;
         fill.min(config.worker_prefetch as usize)
     }
 
@@ -211,7 +217,7 @@ impl Dispatcher {
                 return Ok(Some(Instant::now()));
             }
             self.listen();
-            let offered = self.lanes.pick(wanted, whole(self.inner.means.fill(SHARE)));
+            let offered = self.lanes.pick(wanted, wanted / SHARING);
             if !offered.is_empty() {
                 if self.claim(&offered, wanted).await? {
                     return Ok(None);
@@ -317,14 +323,4 @@ impl Dispatcher {
         self.due = next.map(|next| now + next);
         Ok(())
     }
-}
-
-/// A small positive number, rounded down.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "it is small and positive"
-)]
-fn whole(number: f64) -> usize {
-    number as usize
 }
