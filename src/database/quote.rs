@@ -38,7 +38,7 @@ pub(super) fn binding(tenant: &Tenant) -> Result<String> {
     let mut binding = format!(
         "SET LOCAL ROLE {}; {}",
         identifier(&tenant.role_name)?,
-        search_path(tenant)?
+        search_path(&tenant.schema_name)?
     );
     if let Some(timeout) = tenant.settings.statement_timeout_ms {
         // Writing into a String cannot fail.
@@ -47,11 +47,11 @@ pub(super) fn binding(tenant: &Tenant) -> Result<String> {
     Ok(binding)
 }
 
-/// The statement that makes the tenant's schema the path.
-pub(super) fn search_path(tenant: &Tenant) -> Result<String> {
+/// The statement that makes a tenant's schema the path.
+pub(super) fn search_path(schema: &str) -> Result<String> {
     Ok(format!(
         "SET LOCAL search_path TO {}, pg_temp",
-        identifier(&tenant.schema_name)?
+        identifier(schema)?
     ))
 }
 

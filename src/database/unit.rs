@@ -422,6 +422,18 @@ impl PlatformTx {
         self.batch(&format!("{actor}; {statements}")).await
     }
 
+    /// Runs statements in a schema that is no tenant's yet, as this actor, and goes on there.
+    pub async fn within(
+        &self,
+        schema: &str,
+        attribution: &Attribution,
+        statements: &str,
+    ) -> Result<()> {
+        let path = quote::search_path(schema)?;
+        let actor = quote::attribution(attribution)?;
+        self.batch(&format!("{path}; {actor}; {statements}")).await
+    }
+
     /// Goes on in a new tenant's schema within the same transaction: how onboarding writes the first rows. The owner of the
     /// schema does it, so no role is taken.
     pub async fn enter(
@@ -430,12 +442,7 @@ impl PlatformTx {
         attribution: &Attribution,
     ) -> Result<TenantTx> {
         self.unit.lease.get_mut().make(1);
-        let bind = format!(
-            "{}; {}",
-            quote::search_path(&tenant)?,
-            quote::attribution(attribution)?
-        );
-        self.batch(&bind).await?;
+        self.within(&tenant.schema_name, attribution, "").await?;
         Ok(Bound {
             unit: self.unit,
             clock: self.clock,

@@ -2,7 +2,7 @@
 
 use super::template::Template;
 use super::{cells, fingerprint};
-use crate::actor::Actor;
+use crate::actor::{Actor, Attribution};
 use crate::database::{PlatformTx, for_tenant, identifier};
 use crate::error::{Error, Result};
 use crate::permission::{BuiltIn, Permission};
@@ -32,10 +32,14 @@ pub(super) async fn build(
             statements.push(home.roles(tx));
         }
     }
-    let actor = Actor::System("onboarding".to_owned()).into();
-    tx.make(homes.len(), &actor, &statements.join(";\n"))
+    tx.make(homes.len(), &onboarding(), &statements.join(";\n"))
         .await?;
     fingerprint::verify(tx, homes, template).await
+}
+
+/// Who makes homes.
+fn onboarding() -> Attribution {
+    Actor::System("onboarding".to_owned()).into()
 }
 
 /// Schema, role and cell of a tenant or a spare.
@@ -111,16 +115,15 @@ impl Home {
     }
 
     /// Writes the rows of a first owner, to be undone.
-    pub(super) fn rehearsal(&self) -> String {
-        let schema = &self.schema;
+    pub(super) async fn rehearse(&self, tx: &PlatformTx) -> Result<()> {
         let owner = BuiltIn::Owner.name();
-        format!(
-            "SET LOCAL search_path TO {schema}, pg_temp; SET LOCAL bulkhead.actor = 'system:onboarding';
-             INSERT INTO member (id, email, password_hash, created_at, updated_at)
+        let rows = format!(
+            "INSERT INTO member (id, email, password_hash, created_at, updated_at)
              VALUES (gen_random_uuid(), gen_random_uuid(), '', now(), now());
              INSERT INTO member_role (id, member_id, role_id)
              SELECT gen_random_uuid(), m.id, r.id FROM member m, role r WHERE r.name = '{owner}'"
-        )
+        );
+        tx.within(&self.schema, &onboarding(), &rows).await
     }
 
     /// What takes it away again, while nobody lives there.

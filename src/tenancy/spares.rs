@@ -52,7 +52,7 @@ async fn rehearse(database: &Database) -> Result<()> {
         ))
         .await?;
     for row in next {
-        tx.batch(&home_of(&row)?.rehearsal()).await?;
+        home_of(&row)?.rehearse(&tx).await?;
     }
     tx.rollback().await
 }

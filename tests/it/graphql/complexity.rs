@@ -18,6 +18,7 @@ const SHORT: [&str; 10] = [
     "Query.nodes",
     "Reverted.fields",
     "Tenant.quotas",
+    "Tenant.scheduleKinds",
     "UploadTarget.headers",
     "….errors",
 ];

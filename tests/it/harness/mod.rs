@@ -84,7 +84,7 @@ impl World {
         settings.may_download = true;
         settings.cache_dir = Some(std::env::temp_dir().join("bulkhead-cache/bulkhead"));
         // Every world of the run keeps its connections until the end.
-        let parameter = ("max_connections".to_owned(), "600".to_owned());
+        let parameter = ("max_connections".to_owned(), "1500".to_owned());
         settings.parameters.push(parameter);
         let postgres = Server::start(&settings)
             .await

@@ -107,6 +107,7 @@ pub(super) const ROWS: &[Row] = &[
     row("Change.actor", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { actor { __typename } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Change.cause", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { cause { __typename } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Change.fields", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { fields { after } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
+    row("Change.onBehalfOf", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { onBehalfOf { __typename } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Change.reverts", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { reverts { id } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Change.subject", Ask::Gql(r#"{ node(id: "$Change") { ... on Change { subject { id } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),
     row("Device.history", Ask::Gql(r#"{ node(id: "$Device") { ... on Device { history { nodes { id } } } } }"#), [NOBODY, DENIED, DENIED, REFUSED]),

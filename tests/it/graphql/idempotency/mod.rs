@@ -294,6 +294,38 @@ async fn waiting(tenant: &Tenant, owner: &str) -> String {
     completed["job"]["id"].as_str().unwrap().to_owned()
 }
 
+const SCHEDULE: &str =
+    "scheduleCreate(input: { kind: \"media.sweep\", expression: \"30 4 * * *\" })";
+
+/// A new schedule's id.
+async fn schedule(tenant: &Tenant, owner: &str) -> String {
+    let query = format!("mutation {{ {SCHEDULE} {{ schedule {{ id }} }} }}");
+    let made = tenant.gql(Some(owner), &query).await;
+    made.payload()["schedule"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// The mutations of the schema, but that which there is no actor for yet.
+fn exposed() -> Vec<String> {
+    let schema = include_str!("../../../../schema.graphql");
+    let definitions = parse_schema(schema).unwrap().definitions.into_iter();
+    let mut fields = definitions.filter_map(|definition| match definition {
+        TypeSystemDefinition::Type(kind) if kind.node.name.node == "Mutation" => {
+            Some(kind.node.kind)
+        }
+        _ => None,
+    });
+    let Some(TypeKind::Object(mutation)) = fields.next() else {
+        panic!("no mutations");
+    };
+    let names = mutation.fields.iter().map(|f| f.node.name.node.to_string());
+    let mut exposed: Vec<_> = names.filter(|name| name != "sessionCreate").collect();
+    exposed.sort();
+    exposed
+}
+
 /// Each mutation claims its key where it writes.
 #[test]
 fn every_mutation_is_done_once() {
@@ -310,6 +342,10 @@ fn every_mutation_is_done_once() {
             change(&tenant, &owner, &device).await,
             waiting(&tenant, &owner).await,
         );
+        let (gone, kept) = (
+            schedule(&tenant, &owner).await,
+            schedule(&tenant, &owner).await,
+        );
         let mutations = [
             ("changeRevert", format!("changeRevert(input: {{ changeId: \"{change}\" }}) {{ change {{ id }} errors {{ code }} }}")),
             ("deviceCreate", "deviceCreate(input: { name: \"Gate\" }) { device { id } errors { code } }".to_owned()),
@@ -318,6 +354,9 @@ fn every_mutation_is_done_once() {
             ("jobRetry", format!("jobRetry(input: {{ jobId: \"{job}\" }}) {{ job {{ id state }} errors {{ code }} }}")),
             ("mediaCompleteUpload", format!("mediaCompleteUpload(input: {{ mediaId: \"{media}\" }}) {{ media {{ id }} job {{ id }} errors {{ code }} }}")),
             ("mediaCreateUpload", "mediaCreateUpload(input: { resourceType: \"photo\", filename: \"f\", contentType: \"image/png\", size: 1 }) { media { id } upload { url } errors { code } }".to_owned()),
+            ("scheduleCreate", format!("{SCHEDULE} {{ schedule {{ id }} errors {{ code }} }}")),
+            ("scheduleDelete", format!("scheduleDelete(input: {{ scheduleId: \"{gone}\" }}) {{ deletedScheduleId errors {{ code }} }}")),
+            ("scheduleUpdate", format!("scheduleUpdate(input: {{ scheduleId: \"{kept}\", enabled: false }}) {{ schedule {{ id enabled }} errors {{ code }} }}")),
             // Last: it ends the session that would ask again.
             ("sessionRevoke", "sessionRevoke(input: {}) { revokedCount errors { code } }".to_owned()),
         ];
@@ -334,26 +373,7 @@ fn every_mutation_is_done_once() {
         }
         let keys = tenant.count("SELECT count(*) FROM idempotency_key");
         assert_eq!(usize::try_from(keys.await).unwrap(), mutations.len());
-
-        let schema = include_str!("../../../../schema.graphql");
-        let definitions = parse_schema(schema).unwrap().definitions.into_iter();
-        let mut fields = definitions.filter_map(|definition| match definition {
-            TypeSystemDefinition::Type(kind) if kind.node.name.node == "Mutation" => {
-                Some(kind.node.kind)
-            }
-            _ => None,
-        });
-        let Some(TypeKind::Object(mutation)) = fields.next() else {
-            panic!("no mutations");
-        };
-        let mut exposed: Vec<_> = mutation
-            .fields
-            .iter()
-            .map(|f| f.node.name.node.to_string())
-            .collect();
-        exposed.retain(|name| name != "sessionCreate");
-        exposed.sort();
-        assert_eq!(exposed, mutations.map(|(name, _)| name.to_owned()));
+        assert_eq!(exposed(), mutations.map(|(name, _)| name.to_owned()));
     });
 }
 

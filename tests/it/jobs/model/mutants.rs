@@ -79,7 +79,7 @@ const MUTANTS: [Mutant; 13] = [
     Mutant {
         mistake: "what runs is cancelled at once",
         function: "cancel_job",
-        changes: &[("IN (1, 6)", "IN (1, 2, 6)")],
+        changes: &[("IN (1, 6, 7)", "IN (1, 2, 6, 7)")],
     },
     Mutant {
         mistake: "a job is made ready before its time",
