@@ -360,6 +360,7 @@ fn cut_off_anywhere_it_loses_nothing_and_doubles_nothing() {
             seal_all(&tenant).await;
         }
         said(&tenant, &["retention", &tenant.slug, "--archive"], 0);
+        seal_all(&tenant).await;
         let all = entries(&tenant).await;
         let tenant = fresh(&tenant).await;
         for microseconds in (0..60).map(|step| step * 400) {

@@ -167,14 +167,14 @@ fn a_new_tenant_is_like_the_template() {
             on("on table history {bulkhead=arwdDxt/bulkhead,{role}=r/bulkhead}"),
             1
         );
-        assert_eq!(on("{role}=arwd/bulkhead"), 8, "{granted:#?}");
+        assert_eq!(on("{role}=arwd/bulkhead"), 9, "{granted:#?}");
         assert_eq!(on("on schema {bulkhead=UC/bulkhead,{role}=U/bulkhead}"), 1);
         assert_eq!(
             on("{bulkhead=X/bulkhead,{role}=X/bulkhead}"),
-            6,
+            8,
             "{granted:#?}"
         );
-        assert_eq!(granted.len(), 16, "{granted:#?}");
+        assert_eq!(granted.len(), 19, "{granted:#?}");
     });
 }
 

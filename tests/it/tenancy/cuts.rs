@@ -158,7 +158,7 @@ fn a_deletion() {
                 .fetch_one(&mut superuser)
                 .await
                 .unwrap();
-                assert_eq!((tables, rows), (9, 10), "{slug}: each table and row once: four roles, their history, and two acts");
+                assert_eq!((tables, rows), (10, 10), "{slug}: each table and row once: four roles, their history, and two acts");
             },
         )
         .await;
