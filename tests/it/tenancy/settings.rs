@@ -105,7 +105,10 @@ fn a_new_tenant_has_its_plans_limits() {
         let out = on_it(&["tenant", "show", "acme", "--json"], "");
         let shown: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(shown["plan"], "standard");
-        assert_eq!(shown["limits"], json!({ "devices": 4 }));
+        assert_eq!(
+            shown["limits"],
+            json!({ "devices": 4, "queued_jobs": 100_000 })
+        );
         assert_eq!(shown["settings"], json!({}));
     });
 }
@@ -310,6 +313,6 @@ fn the_table_says_what_is_allowed_and_whence() {
             ["requests_per_minute", "unlimited", "plan", "standard", "-"]
         );
         assert_eq!(lines[4], ["devices", "100", "own", "0"]);
-        assert_eq!(lines[9], ["statement", "timeout", "1500ms"]);
+        assert_eq!(lines[10], ["statement", "timeout", "1500ms"]);
     });
 }
