@@ -10,8 +10,7 @@ pub(super) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::run(manager, &[COLUMNS, INDEX]).await?;
-        allow(manager, &["erased", "exported"]).await?;
+        crate::run(manager, &[COLUMNS, INDEX, DROP_CHECK, CHECK]).await?;
         let member = Personal {
             table: "member",
             columns: &["email", "name"],
@@ -37,26 +36,8 @@ const COLUMNS: &str = "ALTER TABLE history
 
 const INDEX: &str = "CREATE INDEX history_person_idx ON history (person) WHERE salt IS NOT NULL";
 
-/// Lets the trail have these actions besides those that the steps before have let it have.
-async fn allow(manager: &SchemaManager<'_>, actions: &[&str]) -> Result<(), DbErr> {
-    let check = "SELECT pg_get_constraintdef(oid) AS check FROM pg_catalog.pg_constraint
-        WHERE conname = 'history_action_check' AND connamespace = current_schema()::regnamespace";
-    let check = sea_orm::Statement::from_string(manager.get_database_backend(), check);
-    let check = manager.get_connection().query_one_raw(check).await?;
-    let check = check.ok_or_else(|| DbErr::Custom("the history has no check of actions".into()))?;
-    let check: String = check.try_get("", "check")?;
-    let more: Vec<String> = actions
-        .iter()
-        .map(|action| format!("'{action}'::text"))
-        .collect();
-    let wider = check.replacen("])", &format!(", {}])", more.join(", ")), 1);
-    let add = format!("ALTER TABLE history ADD CONSTRAINT history_action_check {wider}");
-    crate::run(
-        manager,
-        &[
-            "ALTER TABLE history DROP CONSTRAINT history_action_check",
-            &add,
-        ],
-    )
-    .await
-}
+const DROP_CHECK: &str = "ALTER TABLE history DROP CONSTRAINT history_action_check";
+
+const CHECK: &str = "ALTER TABLE history ADD CONSTRAINT history_action_check CHECK (action IN
+    ('create', 'update', 'delete', 'sign_in', 'sign_in_failed', 'sign_out', 'denied', 'link_issued', 'operator_act', 'erased',
+    'exported'))";
