@@ -4,7 +4,7 @@ use crate::actor::{Actor, Attribution};
 use crate::database::{Database, Tenant, TenantTx};
 use crate::error::Result;
 use entity::tenant::history::Action;
-use moka::future::Cache;
+use moka::sync::Cache;
 use sea_orm::{ActiveEnum as _, ConnectionTrait as _, DbBackend, Statement};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl Note {
 /// What was noted within the last minute, by tenant and actor: noted again, it is not written again. So a flood of refusals is
 /// a row a minute.
 #[derive(Clone, Debug)]
-pub struct Notes(Cache<(Uuid, String, Note), ()>);
+pub struct Notes(Cache<Key, ()>);
 
 impl Default for Notes {
     fn default() -> Self {
@@ -121,28 +121,43 @@ impl Notes {
         notes: Vec<Note>,
     ) -> Result<()> {
         let actor = &attribution.actor;
-        let (mut keys, mut events) = (Vec::new(), Vec::new());
+        let mut news = News {
+            known: &self.0,
+            keys: Vec::new(),
+        };
+        let mut events = Vec::new();
         for note in notes {
             let key = (tenant.id, actor.to_string(), note);
-            if self.0.entry(key.clone()).or_insert(()).await.is_fresh() {
+            if self.0.entry(key.clone()).or_insert(()).is_fresh() {
                 events.push(key.2.event(actor, tenant.id));
-                keys.push(key);
+                news.keys.push(key);
             }
         }
         if events.is_empty() {
             return Ok(());
         }
-        let written = async {
-            let tx = database.write(tenant, attribution).await?;
-            let recorded = record_all(&tx, events.into()).await;
-            tx.settle(recorded).await
-        };
-        let written = written.await;
-        if written.is_err() {
-            for key in &keys {
-                self.0.invalidate(key).await;
-            }
+        let tx = database.write(tenant, attribution).await?;
+        let recorded = record_all(&tx, events.into()).await;
+        tx.settle(recorded).await?;
+        news.keys.clear();
+        Ok(())
+    }
+}
+
+/// By tenant, actor and what was noted.
+type Key = (Uuid, String, Note);
+
+/// What is being written. Dropped before that is done, by an error or by a client who hangs up, it is news again.
+#[derive(Debug)]
+struct News<'a> {
+    known: &'a Cache<Key, ()>,
+    keys: Vec<Key>,
+}
+
+impl Drop for News<'_> {
+    fn drop(&mut self) {
+        for key in &self.keys {
+            self.known.invalidate(key);
         }
-        written
     }
 }
