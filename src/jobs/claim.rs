@@ -5,7 +5,6 @@ use crate::database::{Database, PlatformTx};
 use crate::error::{Error, Result};
 use crate::telemetry::Trace;
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, QueryResult, Statement, Value};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
@@ -14,7 +13,7 @@ use uuid::Uuid;
 const PROMOTED: i32 = 1000;
 
 /// A job that this process holds.
-#[derive(Clone, Debug, FromQueryResult, Serialize, Deserialize)]
+#[derive(Debug, FromQueryResult)]
 pub(super) struct Claimed {
     pub(super) id: Uuid,
     pub(super) lane: i32,

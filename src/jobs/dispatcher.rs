@@ -1,9 +1,9 @@
 //! The one who claims for all workers of this process: as many as are idle, and some ahead while jobs are short, so that no worker
 //! waits for the queue and no job waits for a busy worker.
 
-use super::claim::{self, Claimed, Taken, Wanted};
+use super::claim::{self, Taken, Wanted};
 use super::lanes::Lanes;
-use super::worker::Inner;
+use super::worker::{InHand, Inner};
 use crate::error::Result;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,8 +32,8 @@ pub(super) struct Counter {
 
 #[derive(Debug, Default)]
 struct State {
-    ready: VecDeque<Claimed>,
-    waiting: VecDeque<oneshot::Sender<Claimed>>,
+    ready: VecDeque<InHand>,
+    waiting: VecDeque<oneshot::Sender<InHand>>,
     /// When one was put in or taken last.
     put: Option<Instant>,
     /// Those who come now are sent away.
@@ -42,7 +42,7 @@ struct State {
 
 impl Counter {
     /// The next job, when there is one; none when the worker stops.
-    pub(super) async fn next(&self) -> Option<Claimed> {
+    pub(super) async fn next(&self) -> Option<InHand> {
         let waiting = {
             let mut state = self.lock();
             if state.closed {
@@ -62,7 +62,7 @@ impl Counter {
         waiting.await.ok()
     }
 
-    fn put(&self, jobs: Vec<Claimed>) {
+    fn put(&self, jobs: Vec<InHand>) {
         let mut state = self.lock();
         state.put = Some(Instant::now());
         for mut job in jobs {
@@ -83,7 +83,7 @@ impl Counter {
     }
 
     /// Jobs that were fetched ahead and nobody has come for: the others turned out to be long. Another process may be idle.
-    fn stale(&self) -> Vec<Claimed> {
+    fn stale(&self) -> Vec<InHand> {
         let mut state = self.lock();
         match state.put {
             Some(put) if put.elapsed() > STALE => state.ready.drain(..).collect(),
@@ -101,7 +101,7 @@ impl Counter {
     }
 
     /// Sends everybody away. What nobody has taken is returned.
-    fn close(&self) -> Vec<Claimed> {
+    fn close(&self) -> Vec<InHand> {
         let mut state = self.lock();
         state.closed = true;
         state.waiting.clear();
@@ -288,10 +288,9 @@ impl Dispatcher {
             .collect();
         let missed = self.lanes.claimed(offered, &standing);
         let got = !jobs.is_empty();
-        for job in &jobs {
-            inner.take(job);
-        }
-        inner.counter.put(jobs);
+        inner
+            .counter
+            .put(jobs.into_iter().map(|job| inner.take(job)).collect());
         // After the jobs are in hand: this may fail.
         if !missed.is_empty() {
             let queues = &inner.services.config.worker_queues;

@@ -1,7 +1,6 @@
 //! fang's side: its pool of workers, which only ever see the [`Envelope`]. That never fails and never panics: an `Err` would end
 //! the worker for good. What becomes of a job is written by us, under its claim.
 
-use super::claim::Claimed;
 use super::run;
 use super::worker::Inner;
 use fang::asynk::async_queue::{AsyncQueueError, AsyncQueueable};
@@ -36,11 +35,11 @@ pub(super) fn forget(inner: &Inner) {
     workers().remove(&inner.id);
 }
 
-/// A claimed job, as fang carries it.
+/// A claimed job, as fang carries it: where it is kept.
 #[derive(Debug, Serialize, Deserialize)]
 struct Envelope {
     worker: Uuid,
-    job: Claimed,
+    job: Uuid,
 }
 
 #[typetag::serde(name = "bulkhead")]
@@ -48,9 +47,10 @@ struct Envelope {
 impl AsyncRunnable for Envelope {
     async fn run(&self, _queue: &dyn AsyncQueueable) -> Result<(), FangError> {
         let worker = workers().get(&self.worker).and_then(Weak::upgrade);
-        if let Some(worker) = worker {
-            let token = worker.token(self.job.id);
-            run::run(worker, self.job.clone(), token).await;
+        if let Some(worker) = worker
+            && let Some(job) = worker.begun(self.job)
+        {
+            run::run(worker, job).await;
         }
         Ok(())
     }
@@ -69,10 +69,10 @@ impl AsyncQueueable for Queue {
         let now = self.0.services.database.clock().now();
         let (id, metadata) = match self.0.counter.next().await {
             Some(job) => {
-                let id = job.id;
+                let id = self.0.tell(job);
                 let envelope: Box<dyn AsyncRunnable> = Box::new(Envelope {
                     worker: self.0.id,
-                    job,
+                    job: id,
                 });
                 (id, serde_json::to_value(&envelope)?)
             }

@@ -6,7 +6,7 @@ use super::ends::{End, Failure, Outcome};
 use super::held::Hold;
 use super::kinds::{Kind, TenantKind};
 use super::platform::PlatformContext;
-use super::worker::Inner;
+use super::worker::{InHand, Inner};
 use crate::error::{Error, Result};
 use entity::platform::tenant::State;
 use futures::FutureExt as _;
@@ -14,7 +14,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -24,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const UNKNOWN: Duration = Duration::from_secs(20);
 
 /// Runs the job and hands on how it ended.
-pub(super) async fn run(inner: Arc<Inner>, job: Claimed, token: TaskTrackerToken) {
+pub(super) async fn run(inner: Arc<Inner>, InHand { job, token }: InHand) {
     // At the level of errors, so that no filter takes tenant and actor from a line that is logged.
     let span = tracing::error_span!(
         "job",

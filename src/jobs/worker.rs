@@ -13,8 +13,9 @@ use super::tend;
 use crate::error::Result;
 use crate::services::Services;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
@@ -27,6 +28,8 @@ use uuid::Uuid;
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long their ends may take to be written down.
 const LAST_WORDS: Duration = Duration::from_secs(4);
+/// How often a thread of the runtime is woken.
+const STIR: Duration = Duration::from_millis(100);
 /// How long until a registration is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -54,8 +57,16 @@ pub(super) struct Inner {
     stop: CancellationToken,
     abort: CancellationToken,
     running: TaskTracker,
-    /// Claims whose runs have not begun, so that a stop waits for them too.
-    in_hand: Mutex<HashMap<Uuid, TaskTrackerToken>>,
+    /// Jobs that fang is told of by their ids, and has not begun.
+    told: Mutex<HashMap<Uuid, InHand>>,
+}
+
+/// A claimed job whose run has not begun.
+#[derive(Debug)]
+pub(super) struct InHand {
+    pub(super) job: Claimed,
+    /// What a stop waits for.
+    pub(super) token: TaskTrackerToken,
 }
 
 impl Worker {
@@ -80,7 +91,7 @@ impl Worker {
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             running: TaskTracker::new(),
-            in_hand: Mutex::default(),
+            told: Mutex::default(),
         });
         let tasks = [
             tokio::spawn(ends::write(Arc::clone(&inner), receiver)).abort_handle(),
@@ -99,6 +110,7 @@ impl Worker {
             Dispatcher::new(dispatching).run().await;
         });
         fang::start(&inner).await;
+        stir(Arc::downgrade(&inner));
         Self { inner, tasks }
     }
 
@@ -123,6 +135,18 @@ impl Worker {
             task.abort();
         }
     }
+}
+
+/// Wakes one of the runtime's threads now and then, as long as the worker is there. One thread watches the sockets and the clock
+/// for all; if a job blocks just that one, none that sleeps would ever take over.
+fn stir(inner: Weak<Inner>) {
+    let runtime = Handle::current();
+    std::thread::spawn(move || {
+        while inner.strong_count() > 0 {
+            std::thread::sleep(STIR);
+            runtime.spawn(std::future::ready(()));
+        }
+    });
 }
 
 async fn register(inner: &Inner) -> Result<()> {
@@ -157,26 +181,34 @@ impl Inner {
     }
 
     /// The job is ours from here on.
-    pub(super) fn take(&self, job: &Claimed) {
-        self.held.add(job);
-        let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
-        in_hand.insert(job.id, self.running.token());
+    pub(super) fn take(&self, job: Claimed) -> InHand {
+        self.held.add(&job);
         if let Some(tenant) = job.tenant_id {
             self.services.database.note_change(tenant);
         }
+        let token = self.running.token();
+        InHand { job, token }
     }
 
-    /// What a stop waits for while it runs.
-    pub(super) fn token(&self, job: Uuid) -> TaskTrackerToken {
-        let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
-        let token = in_hand.remove(&job);
-        token.unwrap_or_else(|| self.running.token())
+    /// Keeps it until fang begins it; returns what fang is told.
+    pub(super) fn tell(&self, taken: InHand) -> Uuid {
+        let id = taken.job.id;
+        self.told().insert(id, taken);
+        id
+    }
+
+    /// What fang begins.
+    pub(super) fn begun(&self, job: Uuid) -> Option<InHand> {
+        self.told().remove(&job)
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<Uuid, InHand>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It goes back to the queue, uncharged.
-    pub(super) fn give_back(&self, job: Claimed) {
+    pub(super) fn give_back(&self, InHand { job, token }: InHand) {
         self.means.gave_back(job.lane, job.cost.into());
-        let token = self.token(job.id);
         self.end(End {
             job,
             outcome: Outcome::Released,

@@ -98,7 +98,7 @@ fn a_job_that_blocks_its_thread_holds_up_nobody_and_keeps_its_lease() {
         reaches(&tenant, &owner, beside, "SUCCEEDED").await;
         // Any beat would do; word that something is to end brings one at once.
         let near = format!(
-            "UPDATE bulkhead.job SET lease_until = now() + interval '2 seconds' WHERE id = '{job}';
+            "UPDATE bulkhead.job SET lease_until = now() + interval '10 seconds' WHERE id = '{job}';
              NOTIFY bulkhead, 'jobs:tests:cancel'"
         );
         let mut superuser = tenant.world.superuser().await;
