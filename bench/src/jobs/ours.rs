@@ -15,6 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
+/// An id in the order of time, as a job that is added has it.
+const ID: &str =
+    "(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') || '7'
+    || left(md5(random()::text), 3) || '8' || left(md5(random()::text), 15))::uuid";
 /// How long nothing may happen.
 const STALL: Duration = Duration::from_mins(2);
 
@@ -52,7 +56,7 @@ impl<'a> Ours<'a> {
         let args = serde_json::to_string(job)?;
         let fill = format!(
             "INSERT INTO job (id, lane, tenant_id, kind, args, max_attempts, timeout_ms, actor)
-             SELECT gen_random_uuid(), l.id, l.tenant_id, '{}', '{args}', 8, 60000, 'system:bench'
+             SELECT {ID}, l.id, l.tenant_id, '{}', '{args}', 8, 60000, 'system:bench'
              FROM generate_series(0, {jobs} - 1) n JOIN (
                  SELECT id, tenant_id, row_number() OVER (ORDER BY id) - 1 AS place FROM lane
                  WHERE queue = 'default' AND tenant_id IN ({})) l ON l.place = n % {tenants}
