@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::media::store::Store;
 use entity::platform::seal;
 use entity::tenant::history;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sea_orm::sea_query::ExprTrait as _;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, DbBackend, EntityTrait as _, FromQueryResult,
@@ -21,7 +22,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// Seals read at a time.
-const SEALS: u64 = 10;
+const SEALS: u64 = 50;
+/// Seals whose entries are read side by side: PostgreSQL takes longer to write them out than it takes to make their links.
+const AT_ONCE: usize = 3;
 
 /// What was found of one tenant's history.
 #[derive(Clone, Debug, Serialize)]
@@ -331,28 +334,16 @@ impl Walk<'_> {
             if some.is_empty() {
                 return Ok(Some(self.gap()));
             }
-            let tx = self.database.read(self.tenant).await?;
-            let fault = self.some(&tx, some, told).await;
-            if let Some(fault) = tx.settle(fault).await? {
-                return Ok(Some(fault));
+            let (database, tenant) = (self.database, self.tenant);
+            let read = stream::iter(some).map(|seal| sealed(database, tenant, seal));
+            let mut read = read.buffered(AT_ONCE);
+            while let Some((seal, entries)) = read.try_next().await? {
+                let fault = self.compare(&seal, &entries);
+                if fault.is_some() {
+                    return Ok(fault);
+                }
+                told(seal.entries.len() as u64);
             }
-        }
-        Ok(None)
-    }
-
-    async fn some(
-        &mut self,
-        tx: &TenantTx,
-        seals: Vec<seal::Model>,
-        told: &impl Fn(u64),
-    ) -> Result<Option<Fault>> {
-        for seal in seals {
-            let entries = chain::read(tx, &seal.entries).await?;
-            let fault = self.compare(&seal, &entries);
-            if fault.is_some() {
-                return Ok(fault);
-            }
-            told(seal.entries.len() as u64);
         }
         Ok(None)
     }
@@ -448,6 +439,17 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+/// A seal, and the entries that are there for it.
+async fn sealed(
+    database: &Database,
+    tenant: &Arc<Tenant>,
+    seal: seal::Model,
+) -> Result<(seal::Model, Vec<Option<Entry>>)> {
+    let tx = database.read(tenant).await?;
+    let entries = chain::read(&tx, &seal.entries).await;
+    Ok((seal, tx.settle(entries).await?))
 }
 
 /// What a history has besides what was walked.
