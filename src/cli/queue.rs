@@ -398,7 +398,7 @@ async fn each(services: &Services, several: JobArgs, verb: Verb) -> Result<()> {
                 tx.commit().await?;
                 begun
             }
-            Verb::Cancel => operate::cancel(services, &kinds, id, &operator).await?,
+            Verb::Cancel => Box::pin(operate::cancel(services, &kinds, id, &operator)).await?,
         };
         changed += usize::from(done);
     }
