@@ -71,7 +71,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
 
     /// Tidies up after a job that will not do its work: that failed for good, whatever ended it (its last error, a timeout, a
     /// panic, a worker that was lost), or was cancelled. In a unit of work of its own, or in that of whoever cancels a job that
-    /// does not run. May run more than once; and not at all if a worker is lost while its job is cancelled.
+    /// does not run. May run more than once, and after a run that had done its work when it was lost or cancelled: it changes
+    /// only what was not done. Does not run if a worker is lost while its job is cancelled.
     fn bury(self, _tx: &TenantTx, _error: &Error) -> impl Future<Output = Result<()>> + Send {
         std::future::ready(Ok(()))
     }
