@@ -1,11 +1,11 @@
 //! `bulkhead mail`: whether mail goes out.
 
 use super::out;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::mail::{Mailer, Message, Sent};
 use clap::Subcommand;
+use uuid::Uuid;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -20,17 +20,17 @@ pub(super) async fn run(config: &Config, command: Command) -> Result<()> {
     crate::secret::ensure_tls();
     let mailer = Mailer::open(config)?;
     match command {
-        Command::Test { address } => test(&mailer, address).await,
+        Command::Test { address } => test(&mailer, address, config.clock.new_id()).await,
     }
 }
 
-async fn test(mailer: &Mailer, to: String) -> Result<()> {
+async fn test(mailer: &Mailer, to: String, id: Uuid) -> Result<()> {
     let message = Message {
         to: to.clone(),
         subject: "Bulkhead can send mail".to_owned(),
         text: "This message was sent by `bulkhead mail test`.\n".to_owned(),
     };
-    match mailer.send(&message, Clock.new_id()).await? {
+    match mailer.send(&message, id).await? {
         Sent::Taken(answer) => out::print(&format!(
             "{} has taken a message to {to}: {answer}\n",
             mailer.place()

@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::jobs::operate::{self, Change, Filter, JobDetail, Which};
+use crate::resources;
 use crate::services::Services;
 use crate::tenancy;
 use clap::{Args, Subcommand};
@@ -387,15 +388,18 @@ async fn each(services: &Services, several: JobArgs, verb: Verb) -> Result<()> {
             (ids, total)
         }
     };
-    let operator = config::operator();
+    let (operator, kinds) = (config::operator(), resources::jobs());
     let mut changed = 0;
     for id in ids {
-        let tx = services.database.platform().await?;
         let done = match verb {
-            Verb::Retry => operate::retry(&tx, id, &operator).await?,
-            Verb::Cancel => operate::cancel(&tx, id, &operator).await?,
+            Verb::Retry => {
+                let tx = services.database.platform().await?;
+                let begun = operate::retry(&tx, id, &operator).await?;
+                tx.commit().await?;
+                begun
+            }
+            Verb::Cancel => Box::pin(operate::cancel(services, &kinds, id, &operator)).await?,
         };
-        tx.commit().await?;
         changed += usize::from(done);
     }
     let done = match verb {

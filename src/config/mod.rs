@@ -10,6 +10,7 @@ pub use limits::{DocumentLimits, RateLimits};
 pub use mail::{MailSettings, MailTls};
 pub use stream::AuditStream;
 
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -130,6 +131,9 @@ pub struct Config {
     pub log: String,
     /// `text` or `json`.
     pub log_format: LogFormat,
+    /// Where the time comes from. Nothing that is read sets it.
+    #[serde(skip)]
+    pub clock: Clock,
 }
 
 /// What the process is used for.
@@ -220,6 +224,7 @@ impl Default for Config {
             metrics_listen: None,
             log: "warn,bulkhead=info".to_owned(),
             log_format: LogFormat::Text,
+            clock: Clock::default(),
         }
     }
 }

@@ -6,7 +6,6 @@ use super::managed::{Server, Settings};
 use super::pool::Pool;
 use super::wakes::Wakes;
 use super::{Database, hardening, migrate, quote};
-use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::secret::{SecretKey, hex};
@@ -46,12 +45,12 @@ pub async fn connect(
         .prepare(&mut connection, &instance, config.cells)
         .await?;
     migrate::tenants(&direct).await?;
-    let sender = Clock.new_id().simple().to_string();
+    let sender = config.clock.new_id().simple().to_string();
     let database = Database {
         listening: direct,
         pool: Pool::new(logins, config.max_connections as usize),
         unplanted: if config.pooler { quote::UNPLANTED } else { "" },
-        clock: Clock,
+        clock: config.clock,
         wakes: Arc::new(Wakes::new(sender.clone())),
         changes: Arc::new(Changes::new(sender)),
         instance: instance.into(),

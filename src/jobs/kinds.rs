@@ -3,11 +3,11 @@
 use super::cron::{How, Scheduled};
 use super::schedule::{Schedulable, Schedules};
 use super::{Job, JobContext, PlatformContext, PlatformJob};
+use crate::database::TenantTx;
 use crate::error::{Error, Result};
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// What is done with a kind's arguments.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub(super) enum Kind {
 pub(super) struct TenantKind {
     pub(super) run: fn(serde_json::Value, JobContext) -> BoxFuture<'static, Result<()>>,
     pub(super) bury:
-        fn(serde_json::Value, JobContext, Arc<Error>) -> BoxFuture<'static, Result<()>>,
+        for<'a> fn(serde_json::Value, &'a TenantTx, &'a Error) -> BoxFuture<'a, Result<()>>,
 }
 
 /// The kinds that this binary can run.
@@ -41,8 +41,14 @@ impl Kinds {
     pub fn with<J: Job>(mut self) -> Self {
         let kind = TenantKind {
             run: |args, ctx| Box::pin(async move { decode::<J>(args)?.run(&ctx).await }),
-            bury: |args, ctx, error| {
-                Box::pin(async move { decode::<J>(args)?.bury(&ctx, &error).await })
+            bury: |args, tx, error| {
+                Box::pin(async move {
+                    match serde_json::from_value::<J>(args) {
+                        Ok(job) => job.bury(tx, error).await,
+                        // It was about nothing.
+                        Err(_) => Ok(()),
+                    }
+                })
             },
         };
         self.known.insert(J::NAME, Kind::Tenant(kind));

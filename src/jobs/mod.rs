@@ -69,9 +69,11 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     /// Does the work.
     fn run(self, ctx: &JobContext) -> impl Future<Output = Result<()>> + Send;
 
-    /// Tidies up after a job that failed for good, whatever ended it: its last error, a timeout, a panic, a worker that was
-    /// lost. May run more than once.
-    fn bury(self, _ctx: &JobContext, _error: &Error) -> impl Future<Output = Result<()>> + Send {
+    /// Tidies up after a job that will not do its work: that failed for good, whatever ended it (its last error, a timeout, a
+    /// panic, a worker that was lost), or was cancelled. In a unit of work of its own, or in that of whoever cancels a job that
+    /// does not run. May run more than once, and after a run that had done its work when it was lost or cancelled: it changes
+    /// only what was not done. Does not run if a worker is lost while its job is cancelled.
+    fn bury(self, _tx: &TenantTx, _error: &Error) -> impl Future<Output = Result<()>> + Send {
         std::future::ready(Ok(()))
     }
 }
@@ -82,7 +84,7 @@ pub async fn enqueue<J: Job>(tx: &TenantTx, job: &J) -> Result<Uuid> {
     add(tx, job, None).await
 }
 
-/// The same, not to be run before a time.
+/// The same, not to be run before a time. That is waited for by the database's clock.
 pub async fn enqueue_at<J: Job>(tx: &TenantTx, job: &J, at: Timestamp) -> Result<Uuid> {
     add(tx, job, Some(at)).await
 }
@@ -111,6 +113,11 @@ async fn add<J: Job>(tx: &TenantTx, job: &J, at: Option<Timestamp>) -> Result<Uu
     batch::refused(&row)?;
     tx.jobs().job(row.try_get("", "lane")?);
     Ok(row.try_get("", "id")?)
+}
+
+/// Why a job is buried that was cancelled.
+fn cancelled() -> Error {
+    Error::invalid("job", "The job was cancelled.")
 }
 
 /// What is the same for two jobs that are alike.

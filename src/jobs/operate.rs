@@ -1,8 +1,11 @@
 //! What operators see of the queue, and do to it: lanes of all tenants, jobs with their whole errors.
 
+use super::{Kinds, rows};
+use crate::actor::Actor;
 use crate::clock::Timestamp;
 use crate::database::PlatformTx;
 use crate::error::{Error, Result};
+use crate::services::Services;
 use crate::tenancy::log::log;
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value};
 use serde::Serialize;
@@ -69,6 +72,9 @@ pub struct JobDetail {
     /// Identity.
     pub id: Uuid,
     /// Whose; the platform's if none.
+    #[serde(skip)]
+    tenant_id: Option<Uuid>,
+    /// The same, by name.
     pub tenant: Option<String>,
     /// In which queue.
     pub queue: String,
@@ -213,7 +219,7 @@ pub async fn set(tx: &PlatformTx, which: &Which, change: Change, operator: &str)
     u64::try_from(changed.len()).map_err(Error::internal)
 }
 
-const COLUMNS: &str = "j.id, t.slug AS tenant, l.queue, j.kind,
+const COLUMNS: &str = "j.id, j.tenant_id, t.slug AS tenant, l.queue, j.kind,
     (ARRAY['ready', 'running', 'done', 'dead', 'cancelled', 'scheduled', 'waiting'])[j.state] AS state, j.attempt, j.max_attempts, j.args,
     j.actor, j.request_id, j.trace, j.worker, j.errors, j.created_at, j.run_at, j.started_at";
 
@@ -261,20 +267,34 @@ pub async fn find(tx: &PlatformTx, id: Uuid) -> Result<JobDetail> {
     found.ok_or_else(|| Error::invalid("id", format!("There is no job {id}, or not any more.")))
 }
 
-/// Ends a job that waits, and tells one that runs to end. False: it is over.
-pub async fn cancel(tx: &PlatformTx, id: Uuid, operator: &str) -> Result<bool> {
-    let job = find(tx, id).await?;
-    let done: Option<String> = act(tx, "cancel_job", id).await?;
-    let is_asked = done.as_deref() == Some("asked");
-    tx.notify_jobs(&[], is_asked).await?;
-    log(
-        tx,
-        operator,
-        ("jobs.cancel", None),
-        json!({ "job": id, "kind": job.kind, "tenant": job.tenant }),
-    )
-    .await?;
-    Ok(done.is_some_and(|done| done != "over"))
+/// Ends a job that waits, and tells one that runs to end. False: it is over. A tenant's is ended in a unit of work of that
+/// tenant's, for its kind may have something to tidy up there; so it is in the log before.
+pub async fn cancel(services: &Services, kinds: &Kinds, id: Uuid, operator: &str) -> Result<bool> {
+    let database = &services.database;
+    let tx = database.platform().await?;
+    let job = find(&tx, id).await?;
+    let detail = json!({ "job": id, "kind": job.kind, "tenant": job.tenant });
+    log(&tx, operator, ("jobs.cancel", None), detail).await?;
+    let is_ended = match job.tenant_id {
+        None => {
+            let done: Option<String> = act(&tx, "cancel_job", id).await?;
+            tx.commit().await?;
+            done.is_some_and(|done| done != "over")
+        }
+        Some(owner) => {
+            tx.commit().await?;
+            let tenant = services.registry.get(owner).await?;
+            let by = Actor::Operator(operator.to_owned());
+            let tx = database.write(&tenant, &by.into()).await?;
+            let cancelled = rows::cancel(&tx, kinds, id).await;
+            tx.settle(cancelled).await?.unwrap_or(false)
+        }
+    };
+    // This process may be over before it tells the others by itself.
+    let tx = database.platform().await?;
+    tx.notify_jobs(&[], is_ended).await?;
+    tx.commit().await?;
+    Ok(is_ended)
 }
 
 /// Begins a job anew that is dead or cancelled; one that waits for its time has it now. False: it runs, or is done.

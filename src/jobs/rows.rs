@@ -1,5 +1,7 @@
 //! A tenant's jobs as the tenant sees and changes them.
 
+use super::cancelled;
+use super::kinds::{Kind, Kinds};
 use crate::clock::Timestamp;
 use crate::database::TenantTx;
 use crate::error::{Error, Result};
@@ -101,19 +103,39 @@ async fn rows(tx: &TenantTx, values: [Value; 6]) -> Result<Vec<JobRow>> {
     Ok(JobRow::find_by_statement(query).all(tx).await?)
 }
 
-/// Ends the tenant's job if it does not run yet; asks it to end if it does. False: it is over. None: there is no such job.
-pub async fn cancel(tx: &TenantTx, id: Uuid) -> Result<Option<bool>> {
-    let done = change(tx, id, "cancel").await?;
-    if done.as_deref() == Some("asked") {
+/// Ends the tenant's job if it does not run yet, and lets its kind tidy up; asks it to end if it does. False: it is over. None:
+/// there is no such job.
+pub async fn cancel(tx: &TenantTx, kinds: &Kinds, id: Uuid) -> Result<Option<bool>> {
+    let cancel = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "SELECT done, kind, args FROM cancel_job($1)",
+        [id.into()],
+    );
+    let Some(row) = tx.query_one_raw(cancel).await? else {
+        return Ok(None);
+    };
+    let done: String = row.try_get("", "done")?;
+    if done == "asked" {
         tx.jobs().cancelled();
     }
-    Ok(done.map(|done| done != "over"))
+    // It is told of a job that did not run, and is cancelled.
+    let kind: Option<String> = row.try_get("", "kind")?;
+    if let Some(Kind::Tenant(kind)) = kind.and_then(|kind| kinds.get(&kind)) {
+        (kind.bury)(row.try_get("", "args")?, tx, &cancelled()).await?;
+    }
+    Ok(Some(done != "over"))
 }
 
 /// Begins the tenant's job anew if it failed or was cancelled; if it waits for another try or its time, that is now. False: there
 /// is none that could.
 pub async fn retry(tx: &TenantTx, id: Uuid) -> Result<bool> {
-    let lane = change(tx, id, "retry").await?;
+    let retry = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "SELECT change_job($1, 'retry') AS lane",
+        [id.into()],
+    );
+    let row = tx.query_one_raw(retry).await?;
+    let lane: Option<String> = row.map_or(Ok(None), |row| row.try_get("", "lane"))?;
     let lane: Option<i32> = lane
         .map(|lane| lane.parse().map_err(Error::internal))
         .transpose()?;
@@ -121,14 +143,4 @@ pub async fn retry(tx: &TenantTx, id: Uuid) -> Result<bool> {
         tx.jobs().job(lane);
     }
     Ok(lane.is_some())
-}
-
-async fn change(tx: &TenantTx, id: Uuid, wanted: &str) -> Result<Option<String>> {
-    let statement = Statement::from_sql_and_values(
-        DbBackend::Postgres,
-        "SELECT change_job($1, $2) AS done",
-        [id.into(), wanted.into()],
-    );
-    let row = tx.query_one_raw(statement).await?;
-    Ok(row.map_or(Ok(None), |row| row.try_get("", "done"))?)
 }

@@ -1,5 +1,6 @@
 //! Runs one claimed job to its end, whatever that is. Nothing here fails or panics.
 
+use super::cancelled;
 use super::claim::Claimed;
 use super::context::{JobContext, Wish};
 use super::ends::{End, Failure, Outcome};
@@ -131,12 +132,17 @@ async fn for_tenant(
     let context = JobContext::new(services, tenant, job, Arc::clone(&hold));
     if job.attempt > job.max_attempts {
         let lost = Error::internal("its worker was lost, the last time too");
-        return bury(job, kind, context, lost).await.into();
+        return bury(job, kind, &context, lost).await.into();
     }
     let work = (kind.run)(job.args(), context.clone());
     let ended = match watched(inner, job, &hold, work).await {
         Ok(ended) => ended,
-        Err(outcome) => return outcome.into(),
+        Err(outcome) => {
+            if matches!(outcome, Outcome::Cancelled(_)) {
+                bury_cancelled(job, kind, &context).await;
+            }
+            return outcome.into();
+        }
     };
     let outcome = match ended {
         Ok(()) => match context.wished() {
@@ -147,11 +153,14 @@ async fn for_tenant(
                 detail: reason,
             })),
         },
-        Err(error) if hold.cancelled.is_cancelled() => Outcome::Cancelled(Some(failed(&error))),
+        Err(error) if hold.cancelled.is_cancelled() => {
+            bury_cancelled(job, kind, &context).await;
+            Outcome::Cancelled(Some(failed(&error)))
+        }
         Err(error) if may_retry(job, &error) => {
             Outcome::Retry(backoff(job.attempt), failed(&error))
         }
-        Err(error) => bury(job, kind, context.clone(), error).await,
+        Err(error) => bury(job, kind, &context, error).await,
     };
     Ran {
         outcome,
@@ -202,10 +211,9 @@ async fn in_time(job: &Claimed, work: impl Future<Output = Result<()>>) -> Resul
 }
 
 /// Lets the kind tidy up. If that fails for a passing reason, it is tried again for as long as it takes.
-async fn bury(job: &Claimed, kind: TenantKind, context: JobContext, error: Error) -> Outcome {
+async fn bury(job: &Claimed, kind: TenantKind, context: &JobContext, error: Error) -> Outcome {
     let failure = failed(&error);
-    let buried = in_time(job, (kind.bury)(job.args(), context, Arc::new(error))).await;
-    match buried {
+    match tidy(job, kind, context, &error).await {
         Err(Error::Unavailable | Error::Timeout) => Outcome::Retry(backoff(job.attempt), failure),
         Err(error) => {
             tracing::warn!(?error, "cannot tidy up after a job that failed");
@@ -213,6 +221,22 @@ async fn bury(job: &Claimed, kind: TenantKind, context: JobContext, error: Error
         }
         Ok(()) => Outcome::Dead(failure),
     }
+}
+
+/// The same for one that was cancelled, which is not tried again.
+async fn bury_cancelled(job: &Claimed, kind: TenantKind, context: &JobContext) {
+    if let Err(error) = tidy(job, kind, context, &cancelled()).await {
+        tracing::warn!(?error, "cannot tidy up after a job that was cancelled");
+    }
+}
+
+async fn tidy(job: &Claimed, kind: TenantKind, context: &JobContext, error: &Error) -> Result<()> {
+    let tidied = async {
+        let tx = context.begin().await?;
+        let tidied = (kind.bury)(job.args(), &tx, error).await;
+        tx.settle(tidied).await
+    };
+    in_time(job, tidied).await
 }
 
 /// Whether another try can help, and one is left.

@@ -261,6 +261,13 @@ fn operators_try_it_and_without_a_server_mail_is_logged() {
             err.contains("mail is not sent") && err.contains("anna@example.com"),
             "{err}"
         );
+        assert!(err.contains("was sent by `bulkhead mail test`"), "{err}");
+        let production = [("BULKHEAD_ENV", "production".to_owned())];
+        let (_, _, err) = test("anna@example.com", &production);
+        assert!(
+            err.contains("mail is not sent") && !err.contains("was sent by"),
+            "it may let somebody in: {err}"
+        );
         let (code, _, err) = test("anna@example.com", &env[..3]);
         assert!(
             code == Some(1) && err.contains("mail.host needs mail.from"),

@@ -18,6 +18,7 @@ mod m0016_security_events;
 mod m0019_personal;
 mod m0023_job_batches;
 mod m0024_schedule;
+mod m0025_job_cancel;
 mod m0027_history_row;
 
 /// The ordered list.
@@ -38,6 +39,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0019_personal::Migration),
         Box::new(m0023_job_batches::Migration),
         Box::new(m0024_schedule::Migration),
+        Box::new(m0025_job_cancel::Migration),
         Box::new(m0027_history_row::Migration),
     ]
 }

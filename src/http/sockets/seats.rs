@@ -200,7 +200,7 @@ mod tests {
         Caller {
             actor: Actor::Member(Uuid::from_u128(id)),
             permissions: Vec::new(),
-            expires_at: Clock.now(),
+            expires_at: Clock::default().now(),
             credential_id: Uuid::from_u128(id),
         }
     }

@@ -4,6 +4,7 @@ pub mod schedule;
 
 pub use schedule::{Mutation as SchedulesMutation, Schedule, ScheduleKind};
 
+use super::Kinds;
 use super::rows::{self, JobRow, Listed, State};
 use crate::database::TenantTx;
 use crate::error::{Error, Result};
@@ -256,7 +257,7 @@ impl Mutation {
 async fn cancel(ctx: &Context<'_>, id: Uuid) -> Result<Job> {
     let tx = ctx.write(Permission::MembersManage).await?;
     let cancelled = async {
-        match rows::cancel(&tx, id).await? {
+        match rows::cancel(&tx, kinds(ctx), id).await? {
             Some(true) => changed(&tx, id).await,
             Some(false) => Err(Error::invalid("jobId", "The job is over already.")),
             None => Err(Error::NotFound("job")),
@@ -280,6 +281,11 @@ async fn retry(ctx: &Context<'_>, id: Uuid) -> Result<Job> {
     };
     let begun = begun.await;
     tx.settle(begun).await
+}
+
+/// The kinds that this binary runs, which the schema was made with.
+fn kinds<'a>(ctx: &Context<'a>) -> &'a Kinds {
+    ctx.data_unchecked()
 }
 
 /// The job as the unit of work leaves it.

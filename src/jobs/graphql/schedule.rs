@@ -1,12 +1,13 @@
 //! The type `Schedule` and its mutations.
 
+use super::kinds;
 use crate::error::Result;
 use crate::graphql::{
     ContextExt as _, Cursor, DateTime, Id, Kind, Order, PageArgs, Place, SortKey, UserError,
     expected, global_id, load_row, rows,
 };
 use crate::jobs::schedule::{self, Change, Wanted};
-use crate::jobs::{CatchUp, Kinds, Schedules};
+use crate::jobs::{CatchUp, Schedules};
 use crate::permission::Permission;
 use async_graphql::connection::Connection;
 use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
@@ -302,9 +303,4 @@ async fn delete(ctx: &Context<'_>, id: Uuid) -> Result<()> {
     let tx = ctx.write(Permission::MembersManage).await?;
     let deleted = schedule::delete(&tx, id).await;
     tx.settle(deleted).await
-}
-
-/// The kinds that this binary runs, which the schema was made with.
-fn kinds<'a>(ctx: &Context<'a>) -> &'a Kinds {
-    ctx.data_unchecked()
 }

@@ -6,7 +6,7 @@ pub use sweep::Sweep;
 
 use super::kinds;
 use super::store::{Key, Store, THUMBNAIL};
-use crate::database::Tenant;
+use crate::database::{Tenant, TenantTx};
 use crate::error::{Error, Result};
 use crate::jobs::{Job, JobContext};
 use crate::secret::hex;
@@ -38,6 +38,7 @@ pub struct Process {
 impl Job for Process {
     const NAME: &'static str = "media.process";
     const TIMEOUT: Duration = Duration::from_mins(5);
+    const UNIQUE: bool = true;
 
     async fn run(self, ctx: &JobContext) -> Result<()> {
         let tx = ctx.begin().await?;
@@ -53,7 +54,7 @@ impl Job for Process {
                 ctx.made(media.id);
             }
             Err(error) if error.is_transient() => return Err(error),
-            Err(error) => refuse(ctx, media.id, &error).await?,
+            Err(error) => end(ctx, media.id, refused(&error)).await?,
         }
         // What is left when this fails is taken by the next sweep.
         let staging = Key::staging(&ctx.tenant, media.id);
@@ -61,31 +62,34 @@ impl Job for Process {
         Ok(())
     }
 
-    async fn bury(self, ctx: &JobContext, error: &Error) -> Result<()> {
-        refuse(ctx, self.media, error).await
+    async fn bury(self, tx: &TenantTx, error: &Error) -> Result<()> {
+        change(tx, self.media, refused(error)).await
     }
 }
 
-/// Ends the processing, unless another run of the job did. A run that lost its claim changes nothing here.
-async fn end(ctx: &JobContext, media: Uuid, change: ActiveModel) -> Result<()> {
+async fn end(ctx: &JobContext, media: Uuid, ended: ActiveModel) -> Result<()> {
     let tx = ctx.begin().await?;
-    let ended = Entity::update_many()
-        .set(change)
+    let ended = change(&tx, media, ended).await;
+    tx.settle(ended).await
+}
+
+/// Ends the processing, unless another run of the job did. A run that lost its claim changes nothing here.
+async fn change(tx: &TenantTx, media: Uuid, ended: ActiveModel) -> Result<()> {
+    Entity::update_many()
+        .set(ended)
         .filter(Column::Id.eq(media))
         .filter(Column::State.eq(State::Processing))
-        .exec(&tx)
-        .await;
-    tx.settle(ended.map_err(Error::from)).await?;
+        .exec(tx)
+        .await?;
     Ok(())
 }
 
-async fn refuse(ctx: &JobContext, media: Uuid, error: &Error) -> Result<()> {
-    let failed = ActiveModel {
+fn refused(error: &Error) -> ActiveModel {
+    ActiveModel {
         state: Set(State::Failed),
         failure: Set(Some(error.to_string())),
         ..Default::default()
-    };
-    end(ctx, media, failed).await
+    }
 }
 
 /// Looks at the bytes while it copies them to where the uploader's link does not reach: one reading of them decides type,

@@ -1,7 +1,9 @@
-//! The job that tidies up after uploads: those that were announced and never came, and bytes that no upload waits for.
+//! The job that tidies up after uploads: those that were announced and never came, those that nobody looked at, and bytes that no
+//! upload waits for.
 
-use crate::error::Result;
-use crate::jobs::{Cron, Job, JobContext, Schedules};
+use super::Process;
+use crate::error::{Error, Result};
+use crate::jobs::{self, Cron, Job, JobContext, Schedules};
 use chrono::TimeDelta;
 use entity::tenant::media::{Column, Entity, State};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -20,8 +22,8 @@ const STALE: TimeDelta = TimeDelta::hours(3);
 /// Bytes that are looked up, and removed, at a time.
 const SOME: usize = 500;
 
-/// Fails uploads that did not come within a day, so that they count no more, and removes bytes under `upload/` that no upload
-/// waits for.
+/// Fails uploads that did not come within a day, so that they count no more; has those looked at, again, that came a day ago and
+/// were not; and removes bytes under `upload/` that no upload waits for.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {}
@@ -50,6 +52,7 @@ impl Job for Sweep {
             .exec(&tx)
             .await;
         tx.settle(ended.map_err(Into::into)).await?;
+        look_again(ctx).await?;
         let stale = ctx.services.database.clock().now() - STALE;
         let staged = ctx.services.store.staged(&ctx.tenant);
         let old = staged.try_filter(|object| std::future::ready(object.last_modified < stale));
@@ -59,6 +62,32 @@ impl Job for Sweep {
         }
         Ok(())
     }
+}
+
+/// Adds the jobs again of uploads that none has looked at: a worker was lost while its job was cancelled. One that waits still is
+/// there already.
+async fn look_again(ctx: &JobContext) -> Result<()> {
+    let tx = ctx.begin().await?;
+    let before = tx.now() - ANNOUNCED;
+    let added = async {
+        let forgotten = Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::State.eq(State::Processing))
+            .filter(Column::UpdatedAt.lt(before))
+            .limit(SOME as u64)
+            .into_tuple::<Uuid>();
+        for media in forgotten.all(&tx).await? {
+            match jobs::enqueue(&tx, &Process { media }).await {
+                // The next sweep does.
+                Err(Error::QuotaExceeded(_)) => break,
+                added => added?,
+            };
+        }
+        Ok(())
+    };
+    let added = added.await;
+    tx.settle(added).await
 }
 
 /// Removes those of them that no upload waits for.

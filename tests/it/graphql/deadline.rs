@@ -143,7 +143,7 @@ fn a_store_that_does_not_answer_is_not_waited_for_either() {
         let key = Key::staging(&tenant.row, id);
         let host = format!("{}.localhost", tenant.slug);
         let services = &world.app.services;
-        let until = Clock.now() + chrono::Duration::minutes(5);
+        let until = Clock::default().now() + chrono::Duration::minutes(5);
         let query = sign::sign(&services.key, sign::Method::Put, &host, &key, until);
         let link = format!("/uploads/{id}.bin?{query}");
         let put = tenant.send(tenant.request(Method::PUT, &link).body(png()));

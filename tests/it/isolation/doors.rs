@@ -62,7 +62,7 @@ fn the_other_tenants_id_is_no_id() {
 
 /// The same answer, to the letter, for the other tenant's id, an absent one and what is none, to an owner.
 async fn assert_alike(own: &Side, other: &Side, kind: &str, document: &str) {
-    let absent = global_id(kind, Clock.new_id());
+    let absent = global_id(kind, Clock::default().new_id());
     let other_kind = if kind == "Role" { "Member" } else { "Role" };
     let mut answers = Vec::new();
     for id in [
@@ -71,7 +71,7 @@ async fn assert_alike(own: &Side, other: &Side, kind: &str, document: &str) {
         "%%%",
         "",
         &global_id(kind, Uuid::nil()),
-        &global_id(other_kind, Clock.new_id()),
+        &global_id(other_kind, Clock::default().new_id()),
     ] {
         let document = document.replace("$id", id);
         let answer = own.tenant.gql(Some(&own.owner), &document).await;

@@ -69,7 +69,7 @@ fn a_link_allows_one_method_until_it_expires() {
     run(async {
         let a = Side::new().await;
         let services = &a.tenant.world.app.services;
-        let now = Clock.now();
+        let now = Clock::default().now();
         let host = format!("{}.localhost", a.tenant.slug);
         let (media, pending) = (row_of(&a.names["Media"]), row_of(&a.names["Pending"]));
         let object = Key::new(&a.tenant.row, "photo", media, "png");

@@ -51,7 +51,7 @@ impl Side {
             ("Change", text(&ids["changes"]["nodes"][0]["id"])),
             ("Client", client_id),
             ("Device", device),
-            ("File", Clock.new_id().to_string()),
+            ("File", Clock::default().new_id().to_string()),
             ("Job", text(&photo["job"])),
             ("Media", text(&photo["id"])),
             ("Member", text(&member["id"])),

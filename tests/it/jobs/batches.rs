@@ -191,6 +191,28 @@ fn of_nothing_it_goes_on_at_once_and_without_its_last_job_it_is_jobs() {
     });
 }
 
+/// Nobody has to look again: here no round of a worker finds any.
+#[test]
+fn whoever_ends_the_last_one_goes_on_with_it() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let blind = "SET search_path TO bulkhead, pg_temp;
+             ALTER FUNCTION release_batches(uuid[]) RENAME TO release_these;
+             CREATE FUNCTION release_batches(ids uuid[]) RETURNS TABLE (lane integer, tenant_id uuid)
+             LANGUAGE sql AS $$ SELECT r.lane, r.tenant_id FROM bulkhead.release_these(coalesce(ids, '{}')) r $$;
+             GRANT EXECUTE ON FUNCTION release_batches(uuid[]) TO PUBLIC";
+        execute_all(tenant.world, blind).await;
+        let worker = worker(tenant.world).await;
+        let tx = tenant.write().await;
+        let batch = jobs::batch(&tx).add(&ending(&[How::Well]));
+        let last = batch.add(&ending(&[How::Refused])).then(&Sum {}).await;
+        tx.commit().await.unwrap();
+        reaches(&tenant, &owner, last.unwrap(), "SUCCEEDED").await;
+        assert_eq!(sums(&tenant, &owner).await, ["1 1 0"]);
+        worker.stop().await;
+    });
+}
+
 /// Who ended the last one was killed before it could go on.
 #[test]
 fn it_goes_on_when_its_last_worker_is_gone() {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Needs something that is broken until it is not.
@@ -199,6 +200,22 @@ fn operators_let_it_go_on_and_a_success_between_failures_counts() {
         let resume = resume.args(["jobs", "resume", "--tenant", &tenant.slug]);
         assert_eq!(finish(resume, "").0, Some(0));
         assert_eq!(lanes(&tenant), json!([]));
+        // Every process sees it within seconds, long before the time is over.
+        let resumed = Instant::now();
+        until("its jobs are not put off any more", async || {
+            let job = enqueue(&tenant, &end(super::How::Well)).await;
+            let state = until("it is looked at", async || {
+                let state = node(&tenant, &owner, job).await["state"].clone();
+                (state == "SUCCEEDED" || state == "SCHEDULED").then_some(state)
+            });
+            (state.await == "SUCCEEDED").then_some(())
+        })
+        .await;
+        assert!(
+            resumed.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            resumed.elapsed()
+        );
         worker.stop().await;
     });
 }

@@ -2,6 +2,7 @@
 
 use super::{count, enqueue, execute, gate, hurry, new_id, node, private, reaches};
 use crate::harness::{Tenant, World, run, until};
+use bulkhead::database::TenantTx;
 use bulkhead::devices::{self, NewDevice};
 use bulkhead::error::{Error, Result};
 use bulkhead::jobs::{self, Job, JobContext, Kinds, Worker};
@@ -65,7 +66,7 @@ impl Job for Act {
             }
             What::CompleteAndRollBack => {
                 let tx = ctx.begin().await?;
-                make(&tx, number).await?;
+                make(&tx, &format!("run {number}")).await?;
                 ctx.complete_in(&tx).await?;
                 tx.rollback().await?;
                 if number == 0 {
@@ -75,21 +76,25 @@ impl Job for Act {
             }
         }
     }
+
+    async fn bury(self, tx: &TenantTx, error: &Error) -> Result<()> {
+        make(tx, &error.to_string()).await
+    }
 }
 
 async fn complete(ctx: &JobContext, number: usize) -> Result<()> {
     let tx = ctx.begin().await?;
     let made = async {
-        make(&tx, number).await?;
+        make(&tx, &format!("run {number}")).await?;
         ctx.complete_in(&tx).await
     };
     let made = made.await;
     tx.settle(made).await
 }
 
-async fn make(tx: &bulkhead::database::TenantTx, number: usize) -> Result<()> {
+async fn make(tx: &TenantTx, name: &str) -> Result<()> {
     let new = NewDevice {
-        name: format!("run {number}"),
+        name: name.to_owned(),
         client_id: None,
         pin_hash: "none".to_owned(),
     };
@@ -254,6 +259,11 @@ fn progress_is_told_and_a_running_job_is_cancelled_from_another_server() {
         assert_eq!(told["job"]["state"], "RUNNING", "{told:#}");
         let ended = reaches(&tenant, &owner, job, "CANCELLED").await;
         assert_eq!(ended["attempts"], 1);
+        let buried = format!(
+            "SELECT count(*) FROM {}.device WHERE name = 'The job was cancelled.'",
+            tenant.row.schema_name
+        );
+        assert_eq!(count(tenant.world, &buried).await, 1);
         worker.stop().await;
     });
 }

@@ -1,10 +1,14 @@
 //! Jobs that fail: what is tried again, what ends, and what is told of it.
 
-use super::{End, How, enqueue, execute, hurry, insert, latest, new_id, private, reaches, worker};
-use crate::harness::{Tenant, run};
+use super::{
+    End, How, enqueue, execute, global, hurry, insert, latest, new_id, private, reaches, worker,
+};
+use crate::harness::{Tenant, finish, run};
+use bulkhead::graphql::parse_global_id;
 use bulkhead::identity::BuiltIn;
 use bulkhead::jobs::Job as _;
 use serde_json::{Value, json};
+use std::process::Command;
 use uuid::Uuid;
 
 #[test]
@@ -203,6 +207,61 @@ fn a_media_waits_for_a_store_that_comes_back() {
             ),
             "it does not stay PROCESSING for ever"
         );
+        worker.stop().await;
+    });
+}
+
+/// Whether it was running or not, and whoever cancelled it.
+#[test]
+fn a_media_whose_job_is_cancelled_has_failed() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let send = async || {
+            let sent = tenant.send_file(&owner, "a.csv", "text/csv", b"a,b\n");
+            (sent.await, latest(&tenant, &owner).await)
+        };
+        let has_failed = async |media: &str| {
+            let ended = tenant.processed(&owner, media).await;
+            assert_eq!(
+                (&ended["state"], &ended["failure"]),
+                (&json!("FAILED"), &json!("The job was cancelled.")),
+            );
+        };
+        let cancel = async |job: Uuid| {
+            let job = global(job);
+            let cancel = format!(
+                r#"mutation {{ jobCancel(input: {{ jobId: "{job}" }}) {{ errors {{ message }} }} }}"#
+            );
+            let told = tenant.gql(Some(&owner), &cancel).await;
+            assert_eq!(told.payload()["errors"], json!([]));
+        };
+        let (media, job) = send().await;
+        cancel(job).await;
+        has_failed(&media).await;
+
+        let (media, job) = send().await;
+        let mut command = tenant.world.command();
+        let (code, _, err) = finish(command.args(["jobs", "cancel", &job.to_string()]), "");
+        assert_eq!(code, Some(0), "{err}");
+        has_failed(&media).await;
+
+        // Its bytes do not come to an end, nor does its run.
+        let (media, job) = send().await;
+        let id = parse_global_id(&media).unwrap().1.to_string();
+        let staged = tenant.world.data_dir.join("media").join(&tenant.slug);
+        let staged = std::fs::read_dir(staged.join("upload")).unwrap();
+        let mut staged = staged.map(|entry| entry.unwrap().path());
+        let staged = staged.find(|path| path.to_str().unwrap().contains(&id));
+        let staged = staged.unwrap();
+        std::fs::remove_file(&staged).unwrap();
+        let made = Command::new("mkfifo").arg(&staged).status();
+        assert!(made.unwrap().success());
+        let worker = tenant.world.app.worker().await;
+        reaches(&tenant, &owner, job, "RUNNING").await;
+        cancel(job).await;
+        reaches(&tenant, &owner, job, "CANCELLED").await;
+        has_failed(&media).await;
+        drop(std::fs::OpenOptions::new().write(true).open(&staged));
         worker.stop().await;
     });
 }

@@ -5,6 +5,7 @@ use crate::harness::{Tenant, finish, png, run, until};
 use bulkhead::error::Error;
 use bulkhead::identity::BuiltIn;
 use bulkhead::jobs;
+use bulkhead::media::jobs::Sweep;
 use reqwest::{Method, StatusCode};
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -111,9 +112,11 @@ fn a_tenant_has_as_many_jobs_in_the_queue_as_it_may() {
         let batch = jobs::batch(&tx).add(&job).then(&job).await;
         let told = batch.unwrap_err().to_string();
         assert_eq!(told, "The tenant's limit queued_jobs is 3, and 2 are used.");
-        jobs::enqueue(&tx, &job).await.unwrap();
+        let third = jobs::enqueue(&tx, &Sweep {}).await.unwrap();
         let fourth = jobs::enqueue(&tx, &job).await;
         assert!(matches!(fourth, Err(Error::QuotaExceeded(_))), "{fourth:?}");
+        let again = jobs::enqueue(&tx, &Sweep {}).await.unwrap();
+        assert_eq!(again, third, "what is there already needs no room");
         tx.commit().await.unwrap();
         enqueue(&other, &Wait { gate: waiting }).await;
         assert_eq!(

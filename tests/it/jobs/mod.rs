@@ -141,7 +141,7 @@ async fn worker(world: &World) -> Worker {
 }
 
 fn new_id() -> Uuid {
-    bulkhead::clock::Clock.new_id()
+    bulkhead::clock::Clock::default().new_id()
 }
 
 /// A gate whose door is open.

@@ -1,7 +1,7 @@
 //! Schedules of tenants: asked for, changed and ended through GraphQL, and each of their times has one job.
 
-use super::{count, execute, private};
-use crate::harness::{Tenant, run, until};
+use super::{count, execute, insert, private};
+use crate::harness::{Tenant, finish, run, until};
 use bulkhead::identity::BuiltIn;
 use bulkhead::jobs::Worker;
 use serde_json::{Value, json};
@@ -310,5 +310,31 @@ fn there_are_as_many_as_the_kind_allows() {
         let often = json!({ "scheduleId": id, "expression": "* * * * *" });
         let often = update(&tenant, &owner, often).await;
         assert_eq!(often["errors"][0]["code"], "INVALID");
+    });
+}
+
+#[test]
+fn a_full_queue_has_no_job_more_by_the_clock() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let set = ["tenant", "set", &tenant.slug, "--limit", "queued_jobs=1"];
+        assert_eq!(finish(tenant.world.command().args(set), "").0, Some(0));
+        // Nobody knows its kind, so it stays.
+        let there = insert(&tenant, "test.of_tomorrow", json!({})).await;
+        let worker = tenant.world.app.worker().await;
+        let made = create(&tenant, &owner, daily()).await;
+        assert_eq!(made["errors"], json!([]));
+        settled(&tenant).await;
+        hours_pass(&tenant).await;
+        settled(&tenant).await;
+        assert_eq!(added(&tenant, false).await, 0);
+        let gone = format!("DELETE FROM bulkhead.job WHERE id = '{there}'");
+        execute(tenant.world, &gone).await;
+        hours_pass(&tenant).await;
+        until("there is room for its job", async || {
+            (added(&tenant, true).await == 1).then_some(())
+        })
+        .await;
+        worker.stop().await;
     });
 }

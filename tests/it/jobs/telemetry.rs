@@ -1,14 +1,18 @@
 //! What is counted of jobs, and how a job is traced back to its request.
 
-use super::{End, How, Make, Wait, count, enqueue, gate, latest, new_id, private, reaches, worker};
-use crate::harness::{finish, png, run, until};
+use super::{
+    End, How, Make, Wait, count, enqueue, execute, gate, latest, new_id, private, reaches, worker,
+};
+use crate::harness::{Process, Tenant, World, finish, png, run, until};
 use bulkhead::error::Result;
 use bulkhead::http::serve_metrics;
 use bulkhead::jobs::{self, Job, JobContext, Kinds, Worker};
+use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -104,7 +108,62 @@ fn prometheus_is_told_of_queues_and_busy_tenants() {
     });
 }
 
-/// Adds another.
+/// What Prometheus is told just now.
+async fn scraped(world: &World) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+    let services = Arc::clone(&world.app.services);
+    let serving = tokio::spawn(serve_metrics(services, listener, std::future::pending()));
+    let answer = world.client.get(&url).send().await.unwrap();
+    let text = answer.text().await.unwrap();
+    serving.abort();
+    text
+}
+
+#[test]
+fn what_is_taken_back_refused_or_held_back_is_counted() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let world = tenant.world;
+        let worker = worker(world).await;
+        let waiting = new_id();
+        let job = enqueue(&tenant, &Wait { gate: waiting }).await;
+        until("it runs", async || {
+            (gate(waiting).runs.load(Ordering::SeqCst) == 1).then_some(())
+        })
+        .await;
+        let lost =
+            "UPDATE bulkhead.job SET claim = claim + 1, lease_until = now() - interval '1 second'";
+        execute(world, lost).await;
+        for door in &gate(waiting).doors {
+            door.add_permits(1);
+        }
+        let done = reaches(&tenant, &owner, job, "SUCCEEDED").await;
+        assert_eq!(done["attempts"], 2);
+        let held = format!(
+            "INSERT INTO bulkhead.breaker (lane, kind, failures, held_until)
+             SELECT id, 'test.end', 3, now() + interval '1 hour' FROM bulkhead.lane WHERE tenant_id = '{}'",
+            tenant.row.id
+        );
+        execute(world, &held).await;
+        let text = scraped(world).await;
+        let done_minute = format!(
+            "bulkhead_tenant_jobs_done_minute{{tenant=\"{}\"}}",
+            tenant.slug
+        );
+        for (name, expected) in [
+            ("bulkhead_job_fenced_total", "1"),
+            ("bulkhead_job_reaped_total", "1"),
+            ("bulkhead_job_kinds_held{queue=\"default\"}", "1"),
+            (&done_minute, "1"),
+        ] {
+            assert_eq!(value(&text, name), Some(expected), "{name}: {text}");
+        }
+        worker.stop().await;
+    });
+}
+
+/// Adds others, in each of the ways that there are.
 #[derive(Debug, Serialize, Deserialize)]
 struct Parent {}
 
@@ -113,7 +172,11 @@ impl Job for Parent {
 
     async fn run(self, ctx: &JobContext) -> Result<()> {
         let tx = ctx.begin().await?;
-        let added = jobs::enqueue(&tx, &Child {}).await;
+        let added = async {
+            jobs::enqueue(&tx, &Child {}).await?;
+            jobs::batch(&tx).add(&Child {}).then(&Child {}).await
+        };
+        let added = added.await;
         tx.settle(added).await.map(drop)
     }
 }
@@ -156,32 +219,54 @@ fn a_job_belongs_to_the_trace_of_its_request_and_its_children_do() {
         let span = &request_id[16..];
         assert_eq!(shown["trace"], format!("00-{trace}-{span}-01"));
         assert_eq!(shown["request_id"], answer.header("x-request-id"));
+        let line = logged(&tenant, job).await;
+        assert_eq!(
+            (&line["trace.id"], &line["trace.parent"], &line["tenant"]),
+            (&json!(trace), &json!(span), &json!(tenant.slug)),
+            "{line:#}"
+        );
 
         let kinds = Kinds::default().with::<Parent>().with::<Child>();
         let worker = Worker::start(Arc::clone(&tenant.world.app.services), kinds).await;
         let parent = enqueue(&tenant, &Parent {}).await;
         let done = "SELECT count(*) FROM bulkhead.job_done WHERE kind = 'test.child'";
-        until("the child is done", async || {
-            (count(tenant.world, done).await == 1).then_some(())
+        until("the children are done", async || {
+            (count(tenant.world, done).await == 3).then_some(())
         })
         .await;
-        let child =
-            sqlx::query_scalar("SELECT id FROM bulkhead.job_done WHERE kind = 'test.child'");
-        let child: Uuid = child
-            .fetch_one(&mut tenant.world.superuser().await)
+        let children = "SELECT id FROM bulkhead.job_done WHERE kind = 'test.child'";
+        let children: Vec<Uuid> = sqlx::query_scalar(children)
+            .fetch_all(&mut tenant.world.superuser().await)
             .await
             .unwrap();
         let id = parent.simple().to_string();
-        assert_eq!(
-            show(&tenant, child)["trace"],
-            format!("00-{id}-{}-01", &id[16..]),
-            "what the system adds begins a trace"
-        );
+        for child in children {
+            assert_eq!(
+                show(&tenant, child)["trace"],
+                format!("00-{id}-{}-01", &id[16..]),
+                "what the system adds begins a trace"
+            );
+        }
         worker.stop().await;
     });
 }
 
-fn show(tenant: &crate::harness::Tenant, job: Uuid) -> Value {
+/// The span of the line that a worker logs of this job, as it fails.
+async fn logged(tenant: &Tenant, job: Uuid) -> Value {
+    let unfit = format!("UPDATE bulkhead.job SET args = '{{}}' WHERE id = '{job}'");
+    execute(tenant.world, &unfit).await;
+    let mut command = tenant.world.command();
+    command.arg("worker").env("BULKHEAD_LOG_FORMAT", "json");
+    let mut worker = Process::start(&mut command);
+    let lines = worker.says("a job failed").await;
+    let line = lines.lines().find(|line| line.contains("a job failed"));
+    let line: Value = serde_json::from_str(line.unwrap()).unwrap();
+    worker.signal(Signal::SIGTERM);
+    worker.ended().await;
+    line["span"].clone()
+}
+
+fn show(tenant: &Tenant, job: Uuid) -> Value {
     let mut show = tenant.world.command();
     let (code, out, err) = finish(show.args(["jobs", "show", &job.to_string(), "--json"]), "");
     assert_eq!(code, Some(0), "{err}");

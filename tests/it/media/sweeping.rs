@@ -1,10 +1,11 @@
 //! What is left of uploads that came to nothing is swept away.
 
-use crate::harness::{Tenant, run, until};
+use crate::harness::{Tenant, png, run, until};
 use bulkhead::graphql::parse_global_id;
 use bulkhead::identity::BuiltIn;
 use bulkhead::jobs;
 use bulkhead::media::jobs::Sweep;
+use reqwest::{Method, StatusCode};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -57,7 +58,7 @@ fn uploads_that_never_came_and_bytes_that_nobody_waits_for_are_gone() {
             .await
             .unwrap();
         let put = |id: Uuid, hours: u64| staged(&tenant, id, hours);
-        let new_id = || bulkhead::clock::Clock.new_id();
+        let new_id = || bulkhead::clock::Clock::default().new_id();
         let gone = [
             put(new_id(), 4),
             put(row(&late), 26),
@@ -89,5 +90,39 @@ fn uploads_that_never_came_and_bytes_that_nobody_waits_for_are_gone() {
                 .await;
             assert_eq!(answer.data()["node"]["state"], state);
         }
+    });
+}
+
+/// No job is left that would look at them.
+#[test]
+fn uploads_that_were_not_looked_at_are_a_day_later() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let mut uploads = Vec::new();
+        for hours in [25, 1] {
+            let made = tenant.upload(&owner).await;
+            let put = tenant.follow(Method::PUT, made["upload"]["url"].as_str().unwrap());
+            let put = tenant.send(put.body(png())).await;
+            assert_eq!(put.status, StatusCode::CREATED);
+            let id = made["media"]["id"].as_str().unwrap().to_owned();
+            let left = format!(
+                "SET session_replication_role = replica;
+                 UPDATE media SET state = 'processing', updated_at = now() - interval '{hours} hours' WHERE id = '{}'",
+                parse_global_id(&id).unwrap().1
+            );
+            sqlx::raw_sql(sqlx::AssertSqlSafe(left))
+                .execute(&mut tenant.superuser().await)
+                .await
+                .unwrap();
+            uploads.push(id);
+        }
+        sweep(&tenant).await;
+        assert_eq!(
+            tenant.processed(&owner, &uploads[0]).await["state"],
+            "READY"
+        );
+        let others = tenant.count("SELECT count(*) FROM media WHERE state = 'processing'");
+        assert_eq!(others.await, 1, "its job may be on its way");
     });
 }

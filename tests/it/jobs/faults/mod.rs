@@ -1,6 +1,7 @@
 //! What goes wrong around the queue, on real processes and a real PostgreSQL: whatever does, each job has its effect once, and
 //! none is lost. Where chance decides, the seed is printed; `BULKHEAD_TEST_SEED` sets it.
 
+mod clocks;
 mod connections;
 mod load;
 mod postgres;
@@ -10,11 +11,13 @@ mod tenants;
 use super::{Make, count, execute, new_id};
 use crate::harness::{Process, SECRET_KEY, Tenant, World, run, until};
 use bulkhead::app::App;
+use bulkhead::clock::Clock;
 use bulkhead::config::Config;
 use bulkhead::devices::{self, NewDevice};
 use bulkhead::error::{Error, Result};
 use bulkhead::jobs::{CatchUp, Cron, Job, JobContext, Kinds, PlatformContext, PlatformJob, Worker};
 use bulkhead::secret::SecretKey;
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,7 +26,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-/// Says that this process is another worker of a test.
+/// Says that this process is another worker of a test, and by how many minutes its clock is wrong.
 const ANOTHER: &str = "JOBS_TEST_WORKER";
 
 /// Makes a device, after a while, in the unit of work that ends the job: the effect is there exactly once, or twice is seen.
@@ -128,6 +131,11 @@ async fn worker(world: &World) -> Worker {
 
 /// A worker in a process of its own: this test binary, told to run [`another_worker`].
 fn another(world: &World, concurrency: u32) -> Process {
+    another_at(world, concurrency, TimeDelta::zero())
+}
+
+/// The same with a clock that is wrong by this.
+fn another_at(world: &World, concurrency: u32, off: TimeDelta) -> Process {
     let told = world.command();
     let mut command = Command::new(std::env::current_exe().unwrap());
     let test = "jobs::faults::another_worker";
@@ -138,7 +146,7 @@ fn another(world: &World, concurrency: u32) -> Process {
         command.env(name, value.unwrap_or_default());
     }
     command
-        .env(ANOTHER, "1")
+        .env(ANOTHER, off.num_minutes().to_string())
         .env("BULKHEAD_WORKER_CONCURRENCY", concurrency.to_string());
     Process::start(&mut command)
 }
@@ -146,11 +154,12 @@ fn another(world: &World, concurrency: u32) -> Process {
 #[test]
 #[ignore = "not a test: the process that the tests here stop and kill"]
 fn another_worker() {
-    if std::env::var_os(ANOTHER).is_none() {
+    let Ok(off) = std::env::var(ANOTHER) else {
         return;
-    }
+    };
     run(async {
-        let config = Config::load(None, &[]).unwrap();
+        let mut config = Config::load(None, &[]).unwrap();
+        config.clock = Clock::off_by(TimeDelta::minutes(off.parse().unwrap()));
         let key = SecretKey::new(SECRET_KEY).unwrap();
         let app = App::start(config, key, false).await.unwrap();
         let mut end = signal(SignalKind::terminate()).unwrap();
@@ -205,6 +214,12 @@ async fn once_each(tenant: &Tenant, effects: u32) {
     ] {
         assert_eq!(count(tenant.world, &sql).await, i64::from(effects), "{sql}");
     }
+}
+
+/// How many, unless this variable says how many: for long.
+fn asked(variable: &str, otherwise: u32) -> u32 {
+    let asked = std::env::var(variable).ok();
+    asked.map_or(otherwise, |number| number.parse().expect("a number"))
 }
 
 /// Chance, from a seed that is printed.

@@ -2,7 +2,8 @@
 
 use super::super::{enqueue, private, reaches};
 use super::{
-    Block, Dice, Endless, Make, Minutely, Once, add, another, count, execute, once_each, worker,
+    Block, Dice, Endless, Make, Minutely, Once, add, another, asked, count, execute, once_each,
+    worker,
 };
 use crate::harness::{Process, Tenant, World, run, until};
 use bulkhead::jobs::PlatformJob as _;
@@ -23,6 +24,7 @@ async fn kill(world: &World, process: &mut Process) {
     execute(world, &lost).await;
 }
 
+/// `BULKHEAD_TEST_KILLS` says how often.
 #[test]
 fn workers_that_are_killed_anywhere_lose_nothing() {
     run(async {
@@ -34,7 +36,7 @@ fn workers_that_are_killed_anywhere_lose_nothing() {
             each.says("# ready").await;
         }
         let mut effects = 0;
-        for _ in 0..15 {
+        for _ in 0..asked("BULKHEAD_TEST_KILLS", 15) {
             add(&tenant, effects..effects + 12, 15).await;
             effects += 12;
             dice.pause(250).await;
