@@ -64,6 +64,7 @@ pub struct Query(
 pub struct Mutation(
     devices::graphql::Mutation,
     history::graphql::Mutation,
+    history::graphql::ExportMutation,
     identity::graphql::Mutation,
     jobs::graphql::Mutation,
     jobs::graphql::SchedulesMutation,
@@ -103,6 +104,7 @@ pub struct Subscription(
 /// The jobs that this binary can run.
 pub fn jobs() -> Kinds {
     Kinds::default()
+        .with::<history::export::Export>()
         .with::<history::jobs::Retain>()
         .with::<identity::jobs::ForgetCredentials>()
         .with::<mail::jobs::SendMail>()

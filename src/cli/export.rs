@@ -4,6 +4,7 @@ use super::out;
 use crate::actor::{Actor, Attribution};
 use crate::clock::Timestamp;
 use crate::config;
+use crate::database::Tenant;
 use crate::error::{Error, Result};
 use crate::history::export::{Export, Format};
 use crate::services::Services;
@@ -11,11 +12,13 @@ use crate::tenancy::{self, limits::no_tenant};
 use chrono::{DateTime, NaiveDate, NaiveTime};
 use clap::ValueEnum;
 use entity::platform::tenant::State;
+use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -61,8 +64,8 @@ pub(super) async fn run(services: &Services, args: &Args) -> Result<ExitCode> {
             "{slug} is {state}: its trail cannot be read; restore it first"
         )));
     }
+    let tenant = Arc::new(tenant);
     let export = Export {
-        tenant: Arc::new(tenant),
         from: args.from,
         until: args.to.unwrap_or_else(|| database.clock().now()),
         format: match args.format {
@@ -71,7 +74,7 @@ pub(super) async fn run(services: &Services, args: &Args) -> Result<ExitCode> {
         },
     };
     let part = part(&args.output);
-    let written = write(services, args, &export, &part).await;
+    let written = write(services, args, (&export, &tenant), &part).await;
     if written.is_err() {
         // The error to tell is the first.
         let _ = fs::remove_file(&part);
@@ -82,12 +85,18 @@ pub(super) async fn run(services: &Services, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn write(services: &Services, args: &Args, export: &Export, part: &Path) -> Result<u64> {
+async fn write(
+    services: &Services,
+    args: &Args,
+    (export, tenant): (&Export, &Arc<Tenant>),
+    part: &Path,
+) -> Result<u64> {
+    let database = &services.database;
     let cannot = |e: std::io::Error| {
         Error::config(format!("{} cannot be written: {e}", args.output.display()))
     };
-    let mut file = BufWriter::new(File::create(part).map_err(cannot)?);
-    let bar = ProgressBar::new(export.count(&services.database).await?);
+    let mut file = File::create(part).map_err(cannot)?;
+    let bar = ProgressBar::new(export.count(database, tenant).await?);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {eta}") {
         bar.set_style(style);
     }
@@ -95,15 +104,18 @@ async fn write(services: &Services, args: &Args, export: &Export, part: &Path) -
         reason: args.reason.clone(),
         ..Actor::Operator(config::operator()).into()
     };
-    let told = |some| bar.inc(some);
-    let count = export
-        .write(&services.database, &by, &mut file, told)
-        .await?;
+    let tx = database.write(tenant, &by).await?;
+    let noted = export.note(&tx).await;
+    tx.settle(noted).await?;
+    let mut pages = pin!(export.pages(database, tenant));
+    while let Some(page) = pages.try_next().await? {
+        file.write_all(&page.bytes).map_err(cannot)?;
+        bar.inc(page.entries);
+    }
     bar.finish_and_clear();
-    file.flush().map_err(cannot)?;
-    file.get_ref().sync_all().map_err(cannot)?;
+    file.sync_all().map_err(cannot)?;
     fs::rename(part, &args.output).map_err(cannot)?;
-    Ok(count)
+    Ok(bar.position())
 }
 
 /// Beside it, so that nobody takes a half for the whole.

@@ -66,6 +66,7 @@ async fn erase(services: &Services, command: Command) -> Result<()> {
             "member": erased.member,
             "entries": erased.entries,
             "media": erased.media,
+            "exports": erased.exports,
             "left": erased.left,
         }));
     }
@@ -73,11 +74,15 @@ async fn erase(services: &Services, command: Command) -> Result<()> {
         "Erased the member {} of {slug}: {} entries of the history, {} media.\n",
         erased.member, erased.entries, erased.media
     );
+    let exports = match erased.exports {
+        0 => String::new(),
+        count => format!("{count} exports of the trail are removed: they had been made before.\n"),
+    };
     let left = match erased.left {
         0 => String::new(),
         left => format!(
             "{left} entries are from before personal values were kept apart; they go with the retention.\n"
         ),
     };
-    out::print(&(told + &left))
+    out::print(&(told + &exports + &left))
 }

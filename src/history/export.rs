@@ -2,17 +2,17 @@
 
 use super::event::record;
 use super::line::{self, Persons};
-use crate::actor::Attribution;
 use crate::clock::Timestamp;
 use crate::database::{Database, Tenant, TenantTx};
 use crate::error::{Error, Result};
 use entity::tenant::history::{Action, Column, Entity};
+use futures::stream::{self, Stream, StreamExt as _};
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait as _, DbBackend, EntityTrait as _,
     PaginatorTrait as _, QueryFilter as _, Statement,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::io::Write;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -37,7 +37,8 @@ const COLUMNS: [&str; 14] = [
 ];
 
 /// How entries are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// One JSON object a line, with all that the history has of the entry.
     JsonLines,
@@ -46,31 +47,80 @@ pub enum Format {
 }
 
 impl Format {
-    fn name(self) -> &'static str {
+    /// The extension of such a file.
+    pub fn ext(self) -> &'static str {
         match self {
             Self::JsonLines => "jsonl",
             Self::Csv => "csv",
         }
     }
+
+    /// Its MIME type.
+    pub fn mime(self) -> &'static str {
+        match self {
+            Self::JsonLines => "application/x-ndjson",
+            Self::Csv => "text/csv",
+        }
+    }
+
+    /// What is before the first entry.
+    fn head(self) -> Vec<u8> {
+        match self {
+            Self::JsonLines => Vec::new(),
+            Self::Csv => format!("{}\r\n", COLUMNS.join(",")).into_bytes(),
+        }
+    }
+
+    fn line(self, to: &mut Vec<u8>, line: &Value) -> Result<()> {
+        match self {
+            Self::JsonLines => {
+                serde_json::to_writer(&mut *to, line).map_err(Error::internal)?;
+                to.push(b'\n');
+            }
+            Self::Csv => {
+                let cells = COLUMNS.map(|column| cell(&line[column]));
+                to.extend_from_slice(cells.join(",").as_bytes());
+                to.extend_from_slice(b"\r\n");
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Which entries of which tenant, and how they are written.
-#[derive(Clone, Debug)]
+/// Which entries of a tenant, and how they are written.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Export {
-    /// Whose.
-    pub tenant: Arc<Tenant>,
+    /// How.
+    pub format: Format,
     /// Recorded at this time or later.
     pub from: Option<Timestamp>,
     /// Recorded before this time.
     pub until: Timestamp,
-    /// How.
-    pub format: Format,
 }
 
+/// A part of what is written.
+#[derive(Debug)]
+pub struct Page {
+    /// As they are written.
+    pub bytes: Vec<u8>,
+    /// Entries in it.
+    pub entries: u64,
+}
+
+/// An entry's place in the order of the trail.
+type Place = (Timestamp, Uuid);
+
 impl Export {
+    /// Notes in the trail that the entries are taken along. To be committed before the first is written.
+    pub async fn note(&self, tx: &TenantTx) -> Result<()> {
+        let detail = json!({ "format": self.format.ext(), "from": self.from, "until": self.until });
+        let subject = ("tenant", tx.tenant().id);
+        record(tx, subject, Action::Exported, detail).await
+    }
+
     /// How many entries there are.
-    pub async fn count(&self, database: &Database) -> Result<u64> {
-        let tx = database.read(&self.tenant).await?;
+    pub async fn count(&self, database: &Database, tenant: &Arc<Tenant>) -> Result<u64> {
+        let tx = database.read(tenant).await?;
         let from = self.from.map(|from| Column::RecordedAt.gte(from));
         let count = Entity::find()
             .filter(Condition::all().add_option(from))
@@ -80,48 +130,27 @@ impl Export {
         tx.settle(count.map_err(Into::into)).await
     }
 
-    /// Writes the entries, oldest first, and returns how many. That they are taken along is in the trail before the first is
-    /// written. `told` hears of each page.
-    pub async fn write(
+    /// The entries as they are written, oldest first, some at a time. Each page is read when it is asked for.
+    pub fn pages(
         &self,
         database: &Database,
-        by: &Attribution,
-        to: &mut impl Write,
-        told: impl Fn(u64),
-    ) -> Result<u64> {
-        let tx = database.write(&self.tenant, by).await?;
-        let detail =
-            json!({ "format": self.format.name(), "from": self.from, "until": self.until });
-        let subject = ("tenant", self.tenant.id);
-        let noted = record(&tx, subject, Action::Exported, detail).await;
-        tx.settle(noted).await?;
-        if self.format == Format::Csv {
-            to.write_all(format!("{}\r\n", COLUMNS.join(",")).as_bytes())
-                .map_err(Error::internal)?;
-        }
-        let (mut count, mut after) = (0, None);
-        loop {
-            let tx = database.read(&self.tenant).await?;
+        tenant: &Arc<Tenant>,
+    ) -> impl Stream<Item = Result<Page>> + Send {
+        let head = Page {
+            bytes: self.format.head(),
+            entries: 0,
+        };
+        let rest = stream::try_unfold(None, move |after| async move {
+            let tx = database.read(tenant).await?;
             let page = self.page(&tx, after).await;
-            let (last, lines) = tx.settle(page).await?;
-            for line in &lines {
-                self.line(to, line).map_err(Error::internal)?;
-            }
-            count += lines.len() as u64;
-            told(lines.len() as u64);
-            match last {
-                Some(last) => after = Some(last),
-                None => return Ok(count),
-            }
-        }
+            let page = tx.settle(page).await?;
+            Ok(page.map(|(page, last)| (page, Some(last))))
+        });
+        stream::iter([Ok(head)]).chain(rest)
     }
 
-    /// The entries after one, and the last of them.
-    async fn page(
-        &self,
-        tx: &TenantTx,
-        after: Option<(Timestamp, Uuid)>,
-    ) -> Result<(Option<(Timestamp, Uuid)>, Vec<Value>)> {
+    /// The entries after one, and the place of the last of them.
+    async fn page(&self, tx: &TenantTx, after: Option<Place>) -> Result<Option<(Page, Place)>> {
         let (at, id) = after.unzip();
         let query = Statement::from_sql_and_values(
             DbBackend::Postgres,
@@ -138,28 +167,19 @@ impl Export {
             ],
         );
         let rows = tx.query_all_raw(query).await?;
-        let mut ids = Vec::with_capacity(rows.len());
-        for row in &rows {
-            ids.push(row.try_get("", "id")?);
-        }
-        let last = match rows.last() {
-            Some(row) => Some((row.try_get("", "recorded_at")?, row.try_get("", "id")?)),
-            None => None,
+        let Some(last) = rows.last() else {
+            return Ok(None);
         };
-        Ok((last, line::of(tx, &ids, Persons::Shown).await?))
-    }
-
-    fn line(&self, to: &mut impl Write, line: &Value) -> std::io::Result<()> {
-        match self.format {
-            Format::JsonLines => {
-                serde_json::to_writer(&mut *to, line)?;
-                to.write_all(b"\n")
-            }
-            Format::Csv => {
-                let cells = COLUMNS.map(|column| cell(&line[column]));
-                to.write_all(format!("{}\r\n", cells.join(",")).as_bytes())
-            }
+        let last = (last.try_get("", "recorded_at")?, last.try_get("", "id")?);
+        let ids = rows.iter().map(|row| row.try_get("", "id"));
+        let ids: Vec<Uuid> = ids.collect::<std::result::Result<_, _>>()?;
+        let lines = line::of(tx, &ids, Persons::Shown).await?;
+        let mut bytes = Vec::new();
+        for line in &lines {
+            self.format.line(&mut bytes, line)?;
         }
+        let entries = lines.len() as u64;
+        Ok(Some((Page { bytes, entries }, last)))
     }
 }
 

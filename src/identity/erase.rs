@@ -6,10 +6,11 @@ use crate::database::{Tenant, TenantTx};
 use crate::error::{Error, Result};
 use crate::graphql::parse_global_id;
 use crate::history::erase;
-use crate::media;
+use crate::media::{self, exports};
 use crate::services::Services;
 use crate::tenancy::Act;
 use crate::tenancy::log::log;
+use crate::tenancy::quota::take_turn;
 use entity::platform::tenant::{self, State};
 use entity::tenant::{member, member_role, role};
 use sea_orm::{
@@ -29,6 +30,8 @@ pub struct Erased {
     pub entries: u64,
     /// Pictures of theirs that were removed.
     pub media: u64,
+    /// Exports of the trail that were removed: all that there were, for they may have something of them.
+    pub exports: usize,
     /// Entries from before personal values were kept apart, which still have them.
     pub left: i64,
 }
@@ -38,6 +41,7 @@ struct Found {
     member: Uuid,
     /// What the member's picture is, or was.
     pictures: Vec<Uuid>,
+    /// Those that are there, and the exports of the trail.
     media: Vec<media::Row>,
 }
 
@@ -72,7 +76,9 @@ pub async fn erase_member(
     };
     let tx = tx.enter(Arc::clone(tenant), &attribution).await?;
     let erased = remove(&tx, &found).await;
-    let erased = tx.settle(erased).await?;
+    let (erased, exports) = tx.settle(erased).await?;
+    // One may have been made since they were looked for.
+    media::remove_objects(&services.store, tenant, &exports).await?;
     services.callers.forget(tenant.id);
     Ok(erased)
 }
@@ -103,7 +109,8 @@ async fn find(tx: &TenantTx, who: &str) -> Result<Found> {
     let member = member.ok_or_else(|| gone(tx.tenant(), who))?.id;
     others_own(tx, member).await?;
     let pictures = pictures(tx, member).await?;
-    let media = media::with_ids(tx, &pictures).await?;
+    let mut media = media::with_ids(tx, &pictures).await?;
+    media.extend(exports::made(tx, None).await?);
     Ok(Found {
         member,
         pictures,
@@ -146,20 +153,25 @@ async fn pictures(tx: &TenantTx, member: Uuid) -> Result<Vec<Uuid>> {
     Ok(ids.collect::<std::result::Result<_, _>>()?)
 }
 
-/// The rows first: that they are removed is in the history too, with all that they had.
-async fn remove(tx: &TenantTx, found: &Found) -> Result<Erased> {
+/// The rows first: that they are removed is in the history too, with all that they had. Exports that are under way wait: they
+/// find out that somebody was erased. Those that were there are returned.
+async fn remove(tx: &TenantTx, found: &Found) -> Result<(Erased, Vec<media::Row>)> {
+    take_turn(tx).await?;
     others_own(tx, found.member).await?;
     let media = media::remove(tx, &found.pictures).await?;
     member::Entity::delete_by_id(found.member).exec(tx).await?;
     let mut persons = vec![("member", found.member)];
     persons.extend(found.pictures.iter().map(|id| ("media", *id)));
     let entries = erase::erase(tx, &persons).await?;
-    Ok(Erased {
+    let exports = exports::remove_all(tx).await?;
+    let erased = Erased {
         member: found.member,
         entries,
         media,
+        exports: exports.len(),
         left: left(tx, &persons).await?,
-    })
+    };
+    Ok((erased, exports))
 }
 
 async fn left(tx: &TenantTx, persons: &[(&str, Uuid)]) -> Result<i64> {

@@ -1,12 +1,14 @@
 //! The type `Media`, and the two halves of an upload.
 
 use super::NewUpload;
+use super::exports::is_export;
 use super::jobs::SIZES;
 use super::links::{UploadTarget, read_link, upload_target};
 use super::list::{self, MediaFilter, place};
-use super::store::{Key, MAX_LINK, THUMBNAIL};
+use super::store::{EXPORTS, Key, MAX_LINK, THUMBNAIL};
 use crate::actor::Actor;
 use crate::clock::Timestamp;
+use crate::database::TenantTx;
 use crate::error::{Error, Result};
 use crate::graphql::{
     ByteSize, ContextExt as _, Cursor, DateTime, Id, Kind, PageArgs, Total, Url, UserError,
@@ -49,7 +51,8 @@ pub enum ThumbnailSize {
     Small,
 }
 
-/// A file of the tenant.
+/// A file of the tenant: uploaded, or written by a job. Exports of the trail are there for a week, for those alone who have
+/// AUDIT_READ.
 #[derive(Clone, Debug)]
 pub struct Media {
     row: Model,
@@ -67,7 +70,8 @@ impl Kind for Media {
     const NAME: &'static str = "Media";
 }
 
-/// A file of the tenant.
+/// A file of the tenant: uploaded, or written by a job. Exports of the trail are there for a week, for those alone who have
+/// AUDIT_READ.
 #[Object]
 impl Media {
     /// Opaque, globally unique.
@@ -215,6 +219,7 @@ impl Media {
         at: Option<Timestamp>,
     ) -> Result<Option<Self>> {
         let row = load_row_at::<Entity>(ctx, id, at).await?;
+        let row = row.filter(|row| is_shown(ctx, row));
         Ok(row.map(|row| Self { row, at }))
     }
 
@@ -228,7 +233,11 @@ impl Media {
         ctx.require_past(at)?;
         let tx = ctx.read(Permission::MediaRead).await?;
         let page = page.of(list::NEWEST)?;
-        let select = as_of(filter.unwrap_or_default().select()?, at);
+        let mut select = filter.unwrap_or_default().select()?;
+        if !shows_exports(ctx) {
+            select = select.filter(Column::ResourceType.ne(EXPORTS));
+        }
+        let select = as_of(select, at);
         let fetch = |slice| rows(&tx, select.clone(), slice).boxed();
         let found = page.fetch(ctx, place, fetch).await?;
         Ok(found.with_fields(Total::of(select), |row| Self { row, at }))
@@ -247,6 +256,26 @@ impl Media {
         let found = page.fetch(ctx, place, fetch).await?;
         let all = as_of(Entity::find().filter(Column::UploadedBy.eq(by)), at);
         Ok(found.with_fields(Total::of(all), |row| Self { row, at }))
+    }
+}
+
+/// Whether the caller sees exports of the trail: who may read that.
+fn shows_exports(ctx: &Context<'_>) -> bool {
+    let caller = ctx.request().caller();
+    caller.is_ok_and(|caller| caller.require(Permission::AuditRead).is_ok())
+}
+
+/// Whether the caller sees this media. One that they do not is as one that is not there.
+fn is_shown(ctx: &Context<'_>, media: &Model) -> bool {
+    !is_export(media) || shows_exports(ctx)
+}
+
+async fn find_shown(ctx: &Context<'_>, tx: &TenantTx, id: Uuid) -> Result<Model> {
+    let media = super::find(tx, id).await?;
+    if is_shown(ctx, &media) {
+        Ok(media)
+    } else {
+        Err(Error::NotFound("media"))
     }
 }
 
@@ -348,7 +377,7 @@ impl Subscription {
         let changes = follow(ctx, Permission::MediaRead).await?;
         let id = media_id.uuid();
         let tx = ctx.read(Permission::MediaRead).await?;
-        super::find(&tx, id).await?;
+        find_shown(ctx, &tx, id).await?;
         drop(tx);
         ctx.request().end_reading().await?;
         Ok(until_error(
@@ -384,7 +413,7 @@ async fn create(ctx: &Context<'_>, input: MediaCreateUploadInput) -> Result<(Mod
 async fn complete(ctx: &Context<'_>, id: Uuid) -> Result<(Model, Option<Job>)> {
     let request = ctx.request();
     let tx = ctx.read(Permission::MediaWrite).await?;
-    super::find(&tx, id).await?;
+    find_shown(ctx, &tx, id).await?;
     drop(tx);
     request.end_reading().await?;
     let staging = Key::staging(&request.tenant, id);

@@ -1,7 +1,8 @@
 //! Our own signed routes, for stores that cannot sign: bytes in by PUT, out by GET.
 
+use super::exports::is_export;
 use super::sign::{self, Method, Signature};
-use super::store::{Key, STAGING, THUMBNAIL};
+use super::store::{EXPORTS, Key, STAGING, THUMBNAIL};
 use super::{find, is_resource_type, kinds};
 use crate::database::Tenant;
 use crate::error::{Denial, Error, Result};
@@ -51,7 +52,7 @@ async fn download(
     let (id, ext) = name(&file)?;
     let signature = signature.at(&format!("/media/{resource_type}/{file}"))?;
     let size = resource_type.strip_prefix(THUMBNAIL);
-    if size.is_none() && !is_resource_type(&resource_type) {
+    if size.is_none() && resource_type != EXPORTS && !is_resource_type(&resource_type) {
         return Err(Error::NotFound("file"));
     }
     let key = Key::new(&tenant, &resource_type, id, ext);
@@ -72,6 +73,11 @@ async fn download(
     let object = services.store.objects().get(key.path());
     let object = in_time(patience, object).await?;
     let kind = kinds::by_ext(ext).ok_or(Error::NotFound("file"))?;
+    let keep = if is_export(&media) {
+        "no-store"
+    } else {
+        "private, max-age=3600, immutable"
+    };
     let headers = [
         (CONTENT_TYPE, kind.mime.to_owned()),
         (CONTENT_LENGTH, object.meta.size.to_string()),
@@ -79,7 +85,7 @@ async fn download(
             CONTENT_DISPOSITION,
             kinds::disposition(kind, &media.filename),
         ),
-        (CACHE_CONTROL, "private, max-age=3600, immutable".to_owned()),
+        (CACHE_CONTROL, keep.to_owned()),
         (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (
             CONTENT_SECURITY_POLICY,

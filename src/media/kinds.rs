@@ -10,7 +10,7 @@ pub(super) struct Kind {
     pub(super) inline: bool,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind {
         mime: "image/jpeg",
         ext: "jpg",
@@ -66,11 +66,16 @@ const KINDS: [Kind; 11] = [
         ext: "json",
         inline: false,
     },
+    Kind {
+        mime: "application/x-ndjson",
+        ext: "jsonl",
+        inline: false,
+    },
 ];
 
 /// The types, for people.
 pub(super) const ALLOWED: &str = "image/jpeg, image/png, image/gif, image/webp, application/pdf, video/mp4, audio/mpeg, \
-    application/zip, text/plain, text/csv or application/json";
+    application/zip, text/plain, text/csv, application/json or application/x-ndjson";
 
 /// Bytes that are enough to tell the type.
 pub(super) const HEAD: usize = 8192;
@@ -95,7 +100,7 @@ pub(super) fn sniff(head: &[u8], declared: &str) -> Option<&'static Kind> {
 }
 
 fn is_textual(kind: &Kind) -> bool {
-    kind.mime.starts_with("text/") || kind.mime == "application/json"
+    kind.mime.starts_with("text/") || matches!(kind.ext, "json" | "jsonl")
 }
 
 /// Valid, but for a character that the cut may have split.
@@ -130,6 +135,8 @@ mod tests {
         let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
         assert_eq!(sniff(png, "image/jpeg").unwrap().ext, "png");
         assert_eq!(sniff(b"a,b\n1,2\n", "text/csv").unwrap().ext, "csv");
+        let lines = b"{\"a\":1}\n{\"a\":2}\n";
+        assert_eq!(sniff(lines, "application/x-ndjson").unwrap().ext, "jsonl");
         assert_eq!(sniff(b"a,b\n", "image/png"), None);
         assert_eq!(sniff(b"\0\x01\x02", "text/plain"), None);
         assert_eq!(sniff(b"<!DOCTYPE html><script>", "text/plain"), None);

@@ -1,7 +1,7 @@
 //! Links: where the bytes of a media go, and where they are read. The store signs them if it can, else we do.
 
 use super::sign::{self, Method};
-use super::store::{Key, MAX_LINK};
+use super::store::{EXPORTS, Key, MAX_LINK};
 use crate::error::{Error, Result};
 use crate::graphql::{ContextExt as _, DateTime, Url};
 use crate::history::Note;
@@ -75,6 +75,9 @@ pub(super) async fn read_link(
     seconds: i32,
 ) -> Result<Url> {
     ctx.require(Permission::MediaRead)?;
+    if resource_type == EXPORTS {
+        ctx.require(Permission::AuditRead)?;
+    }
     if !(1..=MAX_LINK).contains(&seconds) {
         return Err(Error::BadRequest(format!(
             "expiresIn must be from 1 to {MAX_LINK} seconds."

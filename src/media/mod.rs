@@ -1,6 +1,7 @@
 //! Media: rows here, bytes in the object store. An upload waits under a key of its own until a job has looked at it; only
 //! then it gets the key that links are made for, so no old link can change what was checked.
 
+pub mod exports;
 pub mod graphql;
 pub mod http;
 pub mod jobs;
@@ -84,8 +85,9 @@ pub async fn find(tx: &TenantTx, id: Uuid) -> Result<Model> {
         .ok_or(Error::NotFound("media"))
 }
 
-/// Ends what a copy of a tenant cannot go on with: uploads are the source's own.
+/// Ends what a copy of a tenant cannot go on with: uploads are the source's own, and so are exports of its trail.
 pub async fn settle_clone(tx: &TenantTx) -> Result<()> {
+    exports::remove_all(tx).await?;
     Entity::update_many()
         .col_expr(Column::State, Expr::value(State::Failed))
         .col_expr(

@@ -8,14 +8,21 @@ use object_store::azure::MicrosoftAzureBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::{Path, PathPart};
 use object_store::signer::Signer;
-use object_store::{Attribute, Attributes, ObjectMeta, ObjectStore, ObjectStoreExt as _};
+use object_store::{
+    Attribute, Attributes, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMultipartOptions,
+    WriteMultipart,
+};
 use secrecy::ExposeSecret as _;
-use std::fmt;
+use std::ffi::OsStr;
 use std::sync::Arc;
+use std::time::SystemTime;
+use std::{fmt, fs, io};
 use uuid::Uuid;
 
 /// The resource type of bytes that are not checked yet. No media can have it.
 pub const STAGING: &str = "upload";
+/// The folder of exports of the tenant's history. No upload can have it as its resource type: those begin with a letter.
+pub const EXPORTS: &str = "_exports";
 /// The folder of what was purged from the tenant's history. No media can have it as its resource type: those begin with a letter.
 const HISTORY: &str = "_history";
 /// The prefix of the anchors of histories. No tenant can have it: slugs begin with a letter.
@@ -31,6 +38,8 @@ pub const MAX_LINK: i32 = 3600;
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     signer: Option<Arc<dyn Signer>>,
+    /// None if it is a container.
+    directory: Option<Arc<std::path::Path>>,
     place: Arc<str>,
 }
 
@@ -67,6 +76,7 @@ impl Store {
         Ok(Self {
             objects: Arc::new(objects.with_automatic_cleanup(true).with_fsync(true)),
             signer: None,
+            directory: Some(directory.into()),
             place: directory.display().to_string().into(),
         })
     }
@@ -95,6 +105,7 @@ impl Store {
         Ok(Self {
             objects: Arc::clone(&azure) as Arc<dyn ObjectStore>,
             signer: Some(azure),
+            directory: None,
             place: format!("azure://{container}").into(),
         })
     }
@@ -112,8 +123,12 @@ impl Store {
 
     /// The bytes of uploads that are not checked yet, or not removed yet.
     pub fn staged(&self, tenant: &Tenant) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        let prefix = Path::from_iter([tenant.slug.as_str(), STAGING]);
-        self.objects.list(Some(&prefix))
+        self.folder(tenant, STAGING)
+    }
+
+    /// The exports of the tenant's history.
+    pub fn exports(&self, tenant: &Tenant) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.folder(tenant, EXPORTS)
     }
 
     /// The anchors of the tenant's history.
@@ -127,8 +142,27 @@ impl Store {
         &self,
         tenant: &Tenant,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        let prefix = Path::from_iter([tenant.slug.as_str(), HISTORY]);
+        self.folder(tenant, HISTORY)
+    }
+
+    fn folder(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        let prefix = Path::from_iter([tenant.slug.as_str(), name]);
         self.objects.list(Some(&prefix))
+    }
+
+    /// Removes what was left when the writing of an object of the tenant's was cut off before this time, by a kill: a directory
+    /// keeps it beside the objects, and lists it nowhere. Azure forgets it by itself.
+    pub async fn remove_parts(&self, tenant: &Tenant, before: SystemTime) -> Result<()> {
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        let directory = directory.join(&tenant.slug);
+        let removed = tokio::task::spawn_blocking(move || remove_parts(&directory, before)).await;
+        removed.map_err(Error::internal)?.map_err(Error::internal)
     }
 
     /// Copies an object of one tenant to where it is of another. One that is gone meanwhile is left out.
@@ -146,22 +180,72 @@ impl Store {
         self.signer.as_deref()
     }
 
-    /// What the store answers with when it serves an object itself: its type, and how a browser is to show it. A directory
-    /// keeps none; our own route says it there.
-    pub fn attributes(&self, mime: &str, disposition: &str) -> Attributes {
-        if self.signer.is_none() {
-            return Attributes::new();
-        }
-        Attributes::from_iter([
-            (Attribute::ContentType, mime.to_owned()),
-            (Attribute::ContentDisposition, disposition.to_owned()),
-        ])
+    /// Begins to write an object, of which there is nothing until it is finished. A store that serves it itself answers with
+    /// its type, and how a browser is to show it; a directory keeps neither, our own route says it there.
+    pub async fn write(
+        &self,
+        key: &Key,
+        mime: &str,
+        disposition: String,
+    ) -> Result<WriteMultipart> {
+        let attributes = match self.signer {
+            None => Attributes::new(),
+            Some(_) => Attributes::from_iter([
+                (Attribute::ContentType, mime.to_owned()),
+                (Attribute::ContentDisposition, disposition),
+            ]),
+        };
+        let options = PutMultipartOptions {
+            attributes,
+            ..Default::default()
+        };
+        let parts = self.objects.put_multipart_opts(key.path(), options).await?;
+        Ok(WriteMultipart::new(parts))
     }
 
     /// Where it is, for people.
     pub fn place(&self) -> &str {
         &self.place
     }
+}
+
+/// The same in a tenant's directory. What is gone meanwhile is what was wanted.
+fn remove_parts(directory: &std::path::Path, before: SystemTime) -> io::Result<()> {
+    for folder in there(fs::read_dir(directory))?.into_iter().flatten() {
+        for file in there(fs::read_dir(folder?.path()))?.into_iter().flatten() {
+            let file = file?;
+            if !is_part(&file.file_name()) {
+                continue;
+            }
+            let written = file.metadata().and_then(|found| found.modified());
+            if there(written)?.is_some_and(|written| written < before) {
+                there(fs::remove_file(file.path()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is found, if it is there and what is looked for.
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether it is what `object_store` writes to before it has a whole object: the name of that, and a number.
+fn is_part(name: &OsStr) -> bool {
+    let parts = name.to_str().and_then(|name| name.rsplit_once('#'));
+    parts.is_some_and(|(_, number)| number.parse::<u32>().is_ok())
 }
 
 /// The key of an object: `{tenant-slug}/{resource-type}/{uuid}.{ext}`. This is the one place that builds it, from the tenant

@@ -253,7 +253,8 @@ async fn remove_objects(database: &Database, store: &Store, id: Uuid) -> Result<
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    let now = database.clock().now();
+    store.remove_parts(&tenant, now.into()).await
 }
 
 /// The last step: the registry forgets it, and its slug is free. It waits for the end of the tenant's links.

@@ -1,9 +1,11 @@
 //! The type `Change`: one recorded change of one object.
 
+mod export;
 mod fields;
 mod moment;
 mod revert;
 
+pub use export::{ChangesExportFormat, ChangesExportInput, ChangesExportPayload, ExportMutation};
 pub use fields::FieldChange;
 pub use moment::{Query, Snapshot};
 pub use revert::{ChangeRevertInput, ChangeRevertPayload, Mutation, Reverted};

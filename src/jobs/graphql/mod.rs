@@ -10,13 +10,12 @@ use crate::database::TenantTx;
 use crate::error::{Error, Result};
 use crate::graphql::{
     Batch, ContextExt as _, Cursor, DateTime, Id, Kind, Order, PageArgs, Place, RequestContext,
-    Slice, SortKey, UserError, expected, global_id, load, load_row, until_error,
+    Slice, SortKey, UserError, expected, global_id, load, until_error,
 };
 use crate::media::graphql::Media;
 use crate::permission::Permission;
 use async_graphql::connection::Connection;
 use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject, Subscription};
-use entity::tenant::media;
 use futures::FutureExt as _;
 use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use std::collections::HashMap;
@@ -80,7 +79,10 @@ impl Job {
 
     /// 0 to 1, null when the job cannot tell.
     async fn progress(&self) -> Option<f64> {
-        self.row.progress.map(f64::from)
+        // What it told last was written down at most twice a second.
+        let is_whole = self.state == JobState::Succeeded;
+        let told = self.row.progress.map(f64::from);
+        told.map(|told| if is_whole { 1.0 } else { told })
     }
 
     /// Runs begun so far.
@@ -93,13 +95,13 @@ impl Job {
         self.row.last_error.as_deref()
     }
 
-    /// The media that it made: the one whose upload was looked at. Null until SUCCEEDED, and once it is gone.
+    /// The media that it made: the one whose upload was looked at, or an export. Null until SUCCEEDED, once it is gone, and for
+    /// a caller who may not see it.
     async fn result(&self, ctx: &Context<'_>) -> Result<Option<Media>> {
         let Some(id) = self.row.result_id else {
             return Ok(None);
         };
-        ctx.require(Permission::MediaRead)?;
-        Ok(load_row::<media::Entity>(ctx, id).await?.map(Media::from))
+        Media::find(ctx, id).await
     }
 
     /// When it may run, or run again; of one that waits for other jobs, when it was added.

@@ -15,7 +15,7 @@ use entity::tenant::media::{ActiveModel, Column, Entity, Model, State};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use image::{DynamicImage, ImageFormat, ImageReader, Limits};
-use object_store::{ObjectStoreExt as _, PutMultipartOptions, WriteMultipart};
+use object_store::{ObjectStoreExt as _, WriteMultipart};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Set};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -111,15 +111,8 @@ async fn inspect(store: &Store, tenant: &Tenant, media: &Model) -> Result<Active
     let sniffed = kinds::sniff(&head[..head.len().min(kinds::HEAD)], &media.content_type);
     let kind = sniffed.ok_or(Error::UnsupportedMediaType(kinds::ALLOWED))?;
     let key = Key::new(tenant, &media.resource_type, media.id, kind.ext);
-    let options = PutMultipartOptions {
-        attributes: store.attributes(kind.mime, &kinds::disposition(kind, &media.filename)),
-        ..Default::default()
-    };
-    let parts = store
-        .objects()
-        .put_multipart_opts(key.path(), options)
-        .await?;
-    let mut copy = WriteMultipart::new(parts);
+    let disposition = kinds::disposition(kind, &media.filename);
+    let mut copy = store.write(&key, kind.mime, disposition).await?;
     let rest = futures::stream::once(async { Ok(head.freeze()) }).chain(source);
     let sum = match checked_copy(rest.boxed(), &mut copy, media).await {
         Ok(sum) => sum,

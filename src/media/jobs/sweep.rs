@@ -1,11 +1,13 @@
-//! The job that tidies up after uploads: those that were announced and never came, those that nobody looked at, and bytes that no
-//! upload waits for.
+//! The job that tidies up: uploads that were announced and never came, those that nobody looked at, exports that had their time,
+//! and bytes that nobody waits for.
 
 use super::Process;
 use crate::error::{Error, Result};
 use crate::jobs::{self, Cron, Job, JobContext, Schedules};
+use crate::media::{self, exports};
 use chrono::TimeDelta;
 use entity::tenant::media::{Column, Entity, State};
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{ObjectMeta, ObjectStoreExt as _};
 use sea_orm::sea_query::Expr;
@@ -17,13 +19,15 @@ use uuid::Uuid;
 
 /// How long an upload that was announced may take: much longer than the link to it lives.
 const ANNOUNCED: TimeDelta = TimeDelta::days(1);
-/// How old bytes are that nothing waits for: a link to upload lives for an hour, and a job may be about to look at them.
+/// How old bytes are that nothing waits for: a link to upload lives for an hour, and a job may be about to look at them, or to
+/// make the row of those it has written.
 const STALE: TimeDelta = TimeDelta::hours(3);
 /// Bytes that are looked up, and removed, at a time.
 const SOME: usize = 500;
 
 /// Fails uploads that did not come within a day, so that they count no more; has those looked at, again, that came a day ago and
-/// were not; and removes bytes under `upload/` that no upload waits for.
+/// were not; and removes exports of the trail a week after they were made. So it does with bytes that no upload waits for, those
+/// of exports that came to nothing, and what of an object was written when its writer was killed.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {}
@@ -53,14 +57,13 @@ impl Job for Sweep {
             .await;
         tx.settle(ended.map_err(Into::into)).await?;
         look_again(ctx).await?;
+        end_exports(ctx).await?;
+        let (store, tenant) = (&ctx.services.store, &ctx.tenant);
+        let awaited = [State::AwaitingUpload, State::Processing];
+        sweep(ctx, store.staged(tenant), &awaited).await?;
+        sweep(ctx, store.exports(tenant), &[State::Ready]).await?;
         let stale = ctx.services.database.clock().now() - STALE;
-        let staged = ctx.services.store.staged(&ctx.tenant);
-        let old = staged.try_filter(|object| std::future::ready(object.last_modified < stale));
-        let mut chunks = old.try_chunks(SOME).boxed();
-        while let Some(some) = chunks.try_next().await.map_err(|cut| cut.1)? {
-            remove(ctx, &some).await?;
-        }
-        Ok(())
+        store.remove_parts(tenant, stale.into()).await
     }
 }
 
@@ -90,8 +93,36 @@ async fn look_again(ctx: &JobContext) -> Result<()> {
     tx.settle(added).await
 }
 
-/// Removes those of them that no upload waits for.
-async fn remove(ctx: &JobContext, objects: &[ObjectMeta]) -> Result<()> {
+/// Removes the exports that had their time: their objects first, so that a sweep that is cut off knows them still.
+async fn end_exports(ctx: &JobContext) -> Result<()> {
+    let tx = ctx.begin().await?;
+    let before = tx.now() - exports::KEPT;
+    let ended = exports::made(&tx, Some(before)).await;
+    let ended = tx.settle(ended).await?;
+    media::remove_objects(&ctx.services.store, &ctx.tenant, &ended).await?;
+    let ids: Vec<Uuid> = ended.iter().map(|media| media.id).collect();
+    let tx = ctx.begin().await?;
+    let removed = media::remove(&tx, &ids).await;
+    tx.settle(removed).await?;
+    Ok(())
+}
+
+/// Removes those of the objects that are old, and not of a media in one of these states.
+async fn sweep(
+    ctx: &JobContext,
+    objects: BoxStream<'_, object_store::Result<ObjectMeta>>,
+    states: &[State],
+) -> Result<()> {
+    let stale = ctx.services.database.clock().now() - STALE;
+    let old = objects.try_filter(|object| std::future::ready(object.last_modified < stale));
+    let mut chunks = old.try_chunks(SOME).boxed();
+    while let Some(some) = chunks.try_next().await.map_err(|cut| cut.1)? {
+        remove(ctx, &some, states).await?;
+    }
+    Ok(())
+}
+
+async fn remove(ctx: &JobContext, objects: &[ObjectMeta], states: &[State]) -> Result<()> {
     let named = |object: &ObjectMeta| {
         let name = object.location.filename()?;
         Uuid::parse_str(name.split('.').next()?).ok()
@@ -102,7 +133,7 @@ async fn remove(ctx: &JobContext, objects: &[ObjectMeta]) -> Result<()> {
         .select_only()
         .column(Column::Id)
         .filter(Column::Id.is_in(ids))
-        .filter(Column::State.is_in([State::AwaitingUpload, State::Processing]))
+        .filter(Column::State.is_in(states.iter().copied()))
         .into_tuple::<Uuid>()
         .all(&tx)
         .await;

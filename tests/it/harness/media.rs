@@ -1,6 +1,6 @@
-//! Uploads, as a client makes them.
+//! Uploads and exports, as a client makes them.
 
-use super::Tenant;
+use super::{Tenant, until};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -39,5 +39,37 @@ impl Tenant {
         let done = self.complete_upload(token, media).await;
         assert_eq!(done["media"]["state"], "PROCESSING", "{done:#}");
         media.to_owned()
+    }
+
+    /// `changesExport`; the job's id.
+    pub async fn ask_export(&self, token: &str, input: Value) -> String {
+        let query = "mutation($input: ChangesExportInput!) { changesExport(input: $input) {
+            job { id kind } errors { code message field } } }";
+        let asked = self
+            .gql_with(Some(token), query, json!({ "input": input }))
+            .await;
+        let job = &asked.payload()["job"];
+        assert_eq!(job["kind"], "history.export", "{:#}", asked.body);
+        job["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until the job of an export is in this state, and returns it.
+    pub async fn export_is(&self, token: &str, job: &str, state: &str) -> Value {
+        let query = "query($id: ID!) { node(id: $id) { ... on Job { id state attempts progress lastError
+            result { id filename contentType size sha256 state resourceType url uploadedBy { ... on SystemActor { reason } } } } } }";
+        until(&format!("the export is {state}"), async || {
+            let answer = self
+                .gql_with(Some(token), query, json!({ "id": job }))
+                .await;
+            let node = answer.data()["node"].clone();
+            (node["state"] == state).then_some(node)
+        })
+        .await
+    }
+
+    /// Has the trail written out; the job, with its result.
+    pub async fn export(&self, token: &str, input: Value) -> Value {
+        let job = self.ask_export(token, input).await;
+        self.export_is(token, &job, "SUCCEEDED").await
     }
 }

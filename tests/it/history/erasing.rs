@@ -8,10 +8,10 @@ use bulkhead::identity::{self, NewMember};
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 
-const EMAIL: &str = "jane.quux@person.test";
+pub(super) const EMAIL: &str = "jane.quux@person.test";
 const NAMES: [&str; 3] = ["Jane Quux", "Jane Quux-Doe", "jane-quux.png"];
 
-fn erase(tenant: &Tenant, args: &[&str]) -> (Option<i32>, String) {
+pub(super) fn erase(tenant: &Tenant, args: &[&str]) -> (Option<i32>, String) {
     let mut command = tenant.world.command();
     command.env("BULKHEAD_LOG", "off");
     command.args(["member", "erase", &tenant.slug]).args(args);
@@ -20,7 +20,7 @@ fn erase(tenant: &Tenant, args: &[&str]) -> (Option<i32>, String) {
 }
 
 /// A member with a past: another name, a session, and a picture.
-async fn jane(tenant: &Tenant, owner: &str) -> (String, String) {
+pub(super) async fn jane(tenant: &Tenant, owner: &str) -> (String, String) {
     let slot = tenant.world.app.services.hasher.slot().await.unwrap();
     let new = NewMember {
         email: EMAIL.to_owned(),

@@ -1,10 +1,14 @@
 //! What is no change of a row and in the trail all the same.
 
 use super::{read, row};
-use crate::harness::{PASSWORD, Tenant, refused, run};
+use crate::harness::{PASSWORD, Tenant, refused, run, until};
 use bulkhead::identity::BuiltIn;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Executor as _};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// The failed attempts to sign in, newest first.
 async fn failed(tenant: &Tenant, token: &str) -> Vec<Value> {
@@ -158,6 +162,85 @@ fn a_denial_is_in_the_trail_once_a_minute() {
         assert_eq!(shown["actor"]["__typename"], "Member");
         assert_eq!(shown["subject"]["__typename"], "Member");
         assert!(shown["requestId"].is_string());
+    });
+}
+
+/// Asks for the trail, as somebody who is denied it.
+fn denied(tenant: &Tenant, token: &str) -> JoinHandle<()> {
+    let (tenant, token) = (tenant.clone(), token.to_owned());
+    tokio::spawn(async move {
+        let trail = "{ tenant { changes { nodes { id } } } }";
+        assert_eq!(tenant.gql(Some(&token), trail).await.code(), "FORBIDDEN");
+    })
+}
+
+/// Nobody writes to the tenant's history until it is closed.
+async fn holding(tenant: &Tenant) -> PgConnection {
+    let mut held = tenant.superuser().await;
+    let lock = "BEGIN; LOCK TABLE history IN EXCLUSIVE MODE";
+    held.execute(sqlx::raw_sql(lock)).await.unwrap();
+    held
+}
+
+/// PostgreSQL's processes that wait to write to the tenant's history.
+async fn waiting(tenant: &Tenant) -> Vec<i32> {
+    let waiting = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'history'::regclass";
+    let mut superuser = tenant.superuser().await;
+    let found = sqlx::query_scalar(waiting).fetch_all(&mut superuser);
+    found.await.unwrap()
+}
+
+async fn one_waits(tenant: &Tenant) -> i32 {
+    until("a note waits", async || waiting(tenant).await.pop()).await
+}
+
+#[test]
+fn a_denial_whose_entry_is_cut_off_is_news_again() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let viewer = tenant.token(BuiltIn::Viewer).await;
+        let held = holding(&tenant).await;
+        let asked = denied(&tenant, &viewer);
+        let backend = one_waits(&tenant).await;
+        let end = sqlx::query("SELECT pg_terminate_backend($1)").bind(backend);
+        end.execute(&mut tenant.superuser().await).await.unwrap();
+        asked.await.unwrap();
+        held.close().await.unwrap();
+        assert_eq!(events(&tenant, "denied").await.len(), 0);
+        for _ in 0..2 {
+            denied(&tenant, &viewer).await.unwrap();
+            assert_eq!(events(&tenant, "denied").await.len(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_denial_of_who_hangs_up_before_its_entry_is_written_is_news_again() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let viewer = tenant.token(BuiltIn::Viewer).await;
+        let held = holding(&tenant).await;
+        let hung_up = denied(&tenant, &viewer);
+        let first = one_waits(&tenant).await;
+        hung_up.abort();
+        let began = Instant::now();
+        let asked = until("it is news", async || {
+            // After a minute it would be anyway.
+            assert!(began.elapsed() < Duration::from_secs(8));
+            let asked = denied(&tenant, &viewer);
+            let waits = async || waiting(&tenant).await.iter().any(|pid| *pid != first);
+            until("it is answered, or waits to be noted", async || {
+                (asked.is_finished() || waits().await).then_some(())
+            })
+            .await;
+            (!asked.is_finished()).then_some(asked)
+        })
+        .await;
+        held.close().await.unwrap();
+        asked.await.unwrap();
+        assert_eq!(events(&tenant, "denied").await.len(), 1);
+        denied(&tenant, &viewer).await.unwrap();
+        assert_eq!(events(&tenant, "denied").await.len(), 1);
     });
 }
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-fn lines(text: &str) -> Vec<Value> {
+pub(super) fn lines(text: &str) -> Vec<Value> {
     text.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()
@@ -87,7 +87,7 @@ fn an_export_has_each_entry_once_and_is_in_the_trail() {
 }
 
 /// The lines are so many entries in the order of the trail, without what only the chain needs.
-fn each_once(lines: &[Value], count: usize) {
+pub(super) fn each_once(lines: &[Value], count: usize) {
     let text = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_owned();
     let ids: BTreeSet<_> = lines.iter().map(|line| text(line, "id")).collect();
     assert_eq!((lines.len(), ids.len()), (count, count));

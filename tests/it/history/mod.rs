@@ -4,6 +4,7 @@ mod changes;
 mod erasing;
 mod events;
 mod exporting;
+mod exports;
 mod guards;
 mod killed;
 mod moments;

@@ -210,9 +210,12 @@ async fn impersonate(tenant: &Tenant, args: &[&str]) -> (Option<i32>, String) {
 
 /// Begins to act as the owner; the session's token.
 async fn begun(tenant: &Tenant) -> String {
-    let email = format!("owner@{}.test", tenant.slug);
+    begun_as(tenant, &format!("owner@{}.test", tenant.slug)).await
+}
+
+async fn begun_as(tenant: &Tenant, email: &str) -> String {
     let args = [
-        "--member", &email, "--reason", "ticket 8", "--for", "10m", "--json",
+        "--member", email, "--reason", "ticket 8", "--for", "10m", "--json",
     ];
     let (code, said) = impersonate(tenant, &args).await;
     assert_eq!(code, Some(0), "{said}");
@@ -271,6 +274,10 @@ fn an_operator_in_a_members_session_is_seen_as_both() {
         let made = "SELECT replace(h.actor, m.id::text, 'the owner') FROM history h, member m
             WHERE h.subject_type = 'device' AND h.action = 'create'";
         assert_eq!(read(&tenant, made).await, "impersonation:the owner:cli");
+        let until = "SELECT count(*) FROM session s JOIN history h ON h.row ->> 'session' = s.id::text
+            WHERE s.operator = 'cli' AND h.row ->> 'what' = 'tenant.impersonate' AND (h.row ->> 'until')::timestamptz = s.expires_at
+                AND s.expires_at BETWEEN now() + interval '5 minutes' AND now() + interval '10 minutes'";
+        assert_eq!(tenant.count(until).await, 1, "for as long as it says");
 
         // Other sessions are the member's own business.
         let revoke = "mutation { sessionRevoke(input: { everywhere: true }) { revokedCount errors { code message } } }";
@@ -347,6 +354,34 @@ fn an_impersonation_ends_by_the_clock_or_by_itself() {
             nodes[0]["onBehalfOf"]["email"],
             format!("owner@{}.test", tenant.slug)
         );
+    });
+}
+
+#[test]
+fn an_operator_is_denied_what_the_member_is_and_leaves_them_alone() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let viewer = tenant.member(BuiltIn::Viewer).await;
+        let as_owner = begun(&tenant).await;
+        let as_viewer = begun_as(&tenant, &viewer).await;
+        let denied = tenant.gql(Some(&as_viewer), ACTS).await;
+        assert_eq!(denied.code(), "FORBIDDEN");
+        let denied = "SELECT count(*) FROM history WHERE action = 'denied' AND actor = concat('impersonation:', subject_id, ':cli')
+            AND subject_id = (SELECT id FROM member WHERE email LIKE 'viewer@%')";
+        assert_eq!(tenant.count(denied).await, 1);
+        let ended = impersonate(&tenant, &["--end", "--member", &viewer]).await;
+        assert_eq!(ended, (Some(0), "1 ended\n".to_owned()));
+        over(&tenant, &as_viewer).await;
+        tenant.gql(Some(&as_owner), VIEWER).await.data();
+
+        let database = &tenant.world.app.services.database;
+        lifecycle::suspend(database, &tenant.slug, &act("over"))
+            .await
+            .unwrap();
+        let args = ["--member", &viewer, "--reason", "ticket 9"];
+        let (code, said) = impersonate(&tenant, &args).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("suspended"), "{said}");
     });
 }
 

@@ -13,6 +13,7 @@ fn a_link_is_good_for_one_host_one_object_and_as_it_was_signed() {
     run(async {
         let (a, b) = Side::two().await;
         let (read, write) = (path_of(&a.link), path_of(&a.upload));
+        let export = path_of(&a.export);
         let good = a.tenant.send(a.tenant.request(Method::GET, &read)).await;
         assert_eq!(good.status, StatusCode::OK);
         let query = read.split_once('?').unwrap().1;
@@ -30,6 +31,9 @@ fn a_link_is_good_for_one_host_one_object_and_as_it_was_signed() {
         let cases = [
             (there, &get, read.clone(), unsigned),
             (there, &put, write.clone(), unsigned),
+            (there, &get, export.clone(), unsigned),
+            (here, &get, moved(&export), unsigned),
+            (here, &get, at(&export), unsigned),
             (here, &get, moved(&second), unsigned),
             (here, &get, moved(&theirs), unsigned),
             (here, &put, moved(&write), unsigned),

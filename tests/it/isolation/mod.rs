@@ -27,6 +27,7 @@ struct Side {
     /// What the documents of the tables name, the other tenant's things aside.
     names: BTreeMap<&'static str, String>,
     link: String,
+    export: String,
     upload: String,
 }
 
@@ -41,6 +42,7 @@ impl Side {
         let pending = tenant.upload(&owner).await;
         let access = auth.body["access_token"].as_str().unwrap().to_owned();
         tenant.upload(&access).await;
+        let export = tenant.export(&owner, serde_json::json!({})).await;
         let schedule = "mutation { scheduleCreate(input: { kind: \"media.sweep\", expression: \"0 4 * * *\" }) { schedule { id } } }";
         let schedule = tenant.gql(Some(&owner), schedule).await.payload()["schedule"].clone();
         let ids = "{ tenant { id changes(first: 1) { nodes { id } } members(first: 1) { nodes { id roles { id } } } } }";
@@ -51,6 +53,8 @@ impl Side {
             ("Change", text(&ids["changes"]["nodes"][0]["id"])),
             ("Client", client_id),
             ("Device", device),
+            ("Export", text(&export["result"]["id"])),
+            ("ExportJob", text(&export["id"])),
             ("File", Clock::default().new_id().to_string()),
             ("Job", text(&photo["job"])),
             ("Media", text(&photo["id"])),
@@ -66,6 +70,7 @@ impl Side {
         Self {
             device: access,
             link: text(&photo["url"]),
+            export: text(&export["result"]["url"]),
             upload: text(&pending["upload"]["url"]),
             tenant,
             owner,

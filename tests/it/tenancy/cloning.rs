@@ -30,6 +30,7 @@ fn a_clone_has_the_rows_and_the_media() {
         let token = acme.token(BuiltIn::Owner).await;
         acme.device(&token).await;
         acme.photo(&token).await;
+        acme.export(&token, json!({})).await;
         acme.upload(&token).await;
         let copy = cloned(&acme, "staging").await;
         let owner = format!("owner@{}.test", acme.slug);
@@ -45,6 +46,18 @@ fn a_clone_has_the_rows_and_the_media() {
             "an upload under way is the source's own"
         );
         assert_eq!(media[1]["state"], "READY");
+        assert_eq!(
+            media.as_array().unwrap().len(),
+            2,
+            "no export of the source's trail"
+        );
+        let exports = copy
+            .world
+            .data_dir
+            .join("media")
+            .join(&copy.slug)
+            .join("_exports");
+        assert!(!exports.exists());
         let url = media[1]["url"].as_str().unwrap();
         let got = copy.follow(Method::GET, url).send().await.unwrap();
         assert_eq!(got.status(), StatusCode::OK);

@@ -348,6 +348,7 @@ fn every_mutation_is_done_once() {
         );
         let mutations = [
             ("changeRevert", format!("changeRevert(input: {{ changeId: \"{change}\" }}) {{ change {{ id }} errors {{ code }} }}")),
+            ("changesExport", "changesExport(input: {}) { job { id kind } errors { code } }".to_owned()),
             ("deviceCreate", "deviceCreate(input: { name: \"Gate\" }) { device { id } errors { code } }".to_owned()),
             ("deviceUpdate", format!("deviceUpdate(input: {{ deviceId: \"{device}\", name: \"Gate\" }}) {{ device {{ id }} errors {{ code }} }}")),
             ("jobCancel", format!("jobCancel(input: {{ jobId: \"{job}\" }}) {{ job {{ id state }} errors {{ code }} }}")),

@@ -1,4 +1,6 @@
-//! What a history has to have done by the clock.
+//! What a history has to have done: by the clock, and when somebody asks for it.
+
+mod export;
 
 use super::seal::{self, Keys, Purge};
 use crate::error::Result;
