@@ -183,6 +183,14 @@ impl Export {
     }
 }
 
+/// The time by PostgreSQL's clock, which entries have theirs from.
+pub(super) async fn now(tx: &TenantTx) -> Result<Timestamp> {
+    let now = Statement::from_string(DbBackend::Postgres, "SELECT clock_timestamp() AS now");
+    let row = tx.query_one_raw(now).await?;
+    let row = row.ok_or_else(|| Error::internal("PostgreSQL does not know the time"))?;
+    Ok(row.try_get("", "now")?)
+}
+
 /// A cell. A text that a spreadsheet would take for a formula begins with an apostrophe, as it would have it.
 fn cell(value: &Value) -> String {
     let text = match value {

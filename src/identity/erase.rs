@@ -59,6 +59,7 @@ pub async fn erase_member(
     let found = tx.settle(found).await?;
     may_erase(tenant)?;
     media::remove_objects(&services.store, tenant, &found.media).await?;
+    media::exports::remove_objects(&services.store, tenant).await?;
     let tx = database.platform().await?;
     let held = tenant::Entity::find_by_id(tenant.id).lock_shared().one(&tx);
     may_erase(&held.await?.ok_or_else(|| gone(tenant, who))?)?;

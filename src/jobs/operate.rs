@@ -3,13 +3,15 @@
 use super::{Kinds, rows};
 use crate::actor::Actor;
 use crate::clock::Timestamp;
-use crate::database::PlatformTx;
+use crate::database::{PlatformTx, Tenant};
 use crate::error::{Error, Result};
 use crate::services::Services;
 use crate::tenancy::log::log;
+use entity::platform::tenant::State;
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value};
 use serde::Serialize;
 use serde_json::json;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Jobs of a lane that are counted at most: more are more, and a count takes its time.
@@ -268,22 +270,28 @@ pub async fn find(tx: &PlatformTx, id: Uuid) -> Result<JobDetail> {
 }
 
 /// Ends a job that waits, and tells one that runs to end. False: it is over. A tenant's is ended in a unit of work of that
-/// tenant's, for its kind may have something to tidy up there; so it is in the log before.
+/// tenant's, for its kind may have something to tidy up there; so it is in the log before. Where a tenant has none now, because
+/// it is archived or not migrated, nothing is tidied up.
 pub async fn cancel(services: &Services, kinds: &Kinds, id: Uuid, operator: &str) -> Result<bool> {
     let database = &services.database;
     let tx = database.platform().await?;
     let job = find(&tx, id).await?;
+    tx.commit().await?;
+    let tenant = match job.tenant_id {
+        Some(owner) => with_units(services, owner).await?,
+        None => None,
+    };
+    let tx = database.platform().await?;
     let detail = json!({ "job": id, "kind": job.kind, "tenant": job.tenant });
     log(&tx, operator, ("jobs.cancel", None), detail).await?;
-    let is_ended = match job.tenant_id {
+    let is_ended = match tenant {
         None => {
             let done: Option<String> = act(&tx, "cancel_job", id).await?;
             tx.commit().await?;
             done.is_some_and(|done| done != "over")
         }
-        Some(owner) => {
+        Some(tenant) => {
             tx.commit().await?;
-            let tenant = services.registry.get(owner).await?;
             let by = Actor::Operator(operator.to_owned());
             let tx = database.write(&tenant, &by.into()).await?;
             let cancelled = rows::cancel(&tx, kinds, id).await;
@@ -295,6 +303,17 @@ pub async fn cancel(services: &Services, kinds: &Kinds, id: Uuid, operator: &str
     tx.notify_jobs(&[], is_ended).await?;
     tx.commit().await?;
     Ok(is_ended)
+}
+
+/// The tenant, if units of work begin in it now.
+async fn with_units(services: &Services, id: Uuid) -> Result<Option<Arc<Tenant>>> {
+    match services.registry.get(id).await {
+        Ok(tenant) => {
+            Ok(Some(tenant).filter(|t| matches!(t.state, State::Active | State::Suspended)))
+        }
+        Err(Error::TenantUpgrading | Error::TenantNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Begins a job anew that is dead or cancelled; one that waits for its time has it now. False: it runs, or is done.

@@ -88,7 +88,9 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
     match (inner.kinds.get(&job.kind), job.tenant_id) {
         (None, _) => unknown(job).into(),
         (Some(Kind::Tenant(kind)), Some(tenant)) => {
-            if let Some(after) = inner.breakers.hold(&inner.services.database, job).await {
+            if !hold.cancelled.is_cancelled()
+                && let Some(after) = inner.breakers.hold(&inner.services.database, job).await
+            {
                 return Outcome::Later(after).into();
             }
             for_tenant(inner, job, hold, (kind, tenant)).await
@@ -130,6 +132,10 @@ async fn for_tenant(
     tracing::Span::current().record("tenant", &tenant.slug);
     let services = Arc::clone(&inner.services);
     let context = JobContext::new(services, tenant, job, Arc::clone(&hold));
+    if hold.cancelled.is_cancelled() {
+        bury_cancelled(job, kind, &context).await;
+        return Outcome::Cancelled(None).into();
+    }
     if job.attempt > job.max_attempts {
         let lost = Error::internal("its worker was lost, the last time too");
         return bury(job, kind, &context, lost).await.into();
@@ -223,9 +229,11 @@ async fn bury(job: &Claimed, kind: TenantKind, context: &JobContext, error: Erro
     }
 }
 
-/// The same for one that was cancelled, which is not tried again.
+/// The same for one that was cancelled, which is not tried again; nor does a stop wait for it long.
 async fn bury_cancelled(job: &Claimed, kind: TenantKind, context: &JobContext) {
-    if let Err(error) = tidy(job, kind, context, &cancelled()).await {
+    let error = cancelled();
+    let tidied = timeout(GRACE, tidy(job, kind, context, &error)).await;
+    if let Err(error) = tidied.unwrap_or(Err(Error::Timeout)) {
         tracing::warn!(?error, "cannot tidy up after a job that was cancelled");
     }
 }

@@ -141,12 +141,19 @@ impl Worker {
 /// for all; if a job blocks just that one, none that sleeps would ever take over.
 fn stir(inner: Weak<Inner>) {
     let runtime = Handle::current();
-    std::thread::spawn(move || {
+    let stirring = std::thread::Builder::new().name("stir".to_owned());
+    let stirring = stirring.spawn(move || {
         while inner.strong_count() > 0 {
             std::thread::sleep(STIR);
             runtime.spawn(std::future::ready(()));
         }
     });
+    if let Err(error) = stirring {
+        tracing::warn!(
+            ?error,
+            "a job that blocks its thread may hold up the others"
+        );
+    }
 }
 
 async fn register(inner: &Inner) -> Result<()> {

@@ -12,7 +12,8 @@ use crate::secret::hex;
 use crate::tenancy::quota::{self, Coming};
 use chrono::TimeDelta;
 use entity::tenant::media::{ActiveModel, Column, Entity, State};
-use object_store::WriteMultipart;
+use futures::TryStreamExt as _;
+use object_store::{ObjectStoreExt as _, WriteMultipart};
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, Set,
 };
@@ -131,6 +132,18 @@ pub async fn made(tx: &TenantTx, before: Option<Timestamp>) -> Result<Vec<Row>> 
         .filter(Column::ResourceType.eq(EXPORTS))
         .filter(Condition::all().add_option(before));
     Ok(found.all(tx).await?)
+}
+
+/// Removes the objects of all exports, also of those that came to nothing. One that is just being written goes with its run.
+pub async fn remove_objects(store: &Store, tenant: &Tenant) -> Result<()> {
+    let mut there = store.exports(tenant);
+    while let Some(object) = there.try_next().await? {
+        match store.objects().delete(&object.location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Removes the rows of all exports, and returns what they were: their objects are to be removed.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::graphql::{ContextExt as _, DateTime, UserError, expected};
-use crate::history::export::{Export, Format};
+use crate::history::export::{Export, Format, now};
 use crate::jobs;
 use crate::jobs::graphql::Job;
 use crate::permission::Permission;
@@ -46,7 +46,7 @@ pub struct ExportMutation;
 /// Root fields for writing.
 #[Object(name = "HistoryExportMutation")]
 impl ExportMutation {
-    /// Has the tenant's trail written to a file, as a job. Needs AUDIT_READ; so do the file and links to it.
+    /// Has the tenant's trail written to a file, as a job. Needs AUDIT_READ; the file, and links to it, MEDIA_READ too.
     async fn changes_export(
         &self,
         ctx: &Context<'_>,
@@ -63,13 +63,13 @@ impl ExportMutation {
 /// The job and that the trail is taken along are there together.
 async fn export(ctx: &Context<'_>, input: ChangesExportInput) -> Result<Option<Job>> {
     let tx = ctx.write(Permission::AuditRead).await?;
-    let now = tx.now();
-    let export = Export {
-        format: input.format.into(),
-        from: input.from.map(|from| from.0),
-        until: input.until.map_or(now, |until| until.0.min(now)),
-    };
     let added = async {
+        let now = now(&tx).await?;
+        let export = Export {
+            format: input.format.into(),
+            from: input.from.map(|from| from.0),
+            until: input.until.map_or(now, |until| until.0.min(now)),
+        };
         if export.from.is_some_and(|from| from >= export.until) {
             return Err(Error::invalid(
                 "from",

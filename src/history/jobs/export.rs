@@ -2,18 +2,22 @@
 
 use crate::actor::Actor;
 use crate::clock::Timestamp;
-use crate::database::TenantTx;
 use crate::error::{Error, Result};
 use crate::history::erase;
-use crate::history::export::Export;
+use crate::history::export::{Export, now};
 use crate::jobs::{Job, JobContext};
 use crate::media::exports::{Writing, Written};
-use crate::tenancy::quota::take_turn;
+use crate::tenancy::quota::{Coming, admit, take_turn};
 use futures::TryStreamExt as _;
 use object_store::ObjectStoreExt as _;
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use std::pin::pin;
 use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long transactions that were there before are waited for, and how often it is looked.
+const WAIT: Duration = Duration::from_millis(200);
+const WAITS: u32 = 3_000;
 
 impl Job for Export {
     const NAME: &'static str = "history.export";
@@ -21,11 +25,36 @@ impl Job for Export {
 
     async fn run(self, ctx: &JobContext) -> Result<()> {
         let begun = begin(ctx).await?;
+        let written = async {
+            settled(ctx).await?;
+            write(&self, ctx).await
+        };
         tokio::select! {
-            written = write(&self, ctx) => end(ctx, begun, &written?).await,
+            written = written => end(ctx, begun, &written?).await,
             () = ctx.cancelled() => ctx.discard("The export was cancelled."),
         }
     }
+}
+
+/// Waits until what was being written when the run began is written, or undone: an entry has the time of its statement, and is
+/// there from its commit on.
+async fn settled(ctx: &JobContext) -> Result<()> {
+    const ENDED: &str = "SELECT txid_snapshot_xmax(txid_current_snapshot()) AS newest,
+        txid_snapshot_xmin(txid_current_snapshot()) >= $1 AS ended";
+    let mut before = i64::MAX;
+    for _ in 0..WAITS {
+        let tx = ctx.begin().await?;
+        let ended = Statement::from_sql_and_values(DbBackend::Postgres, ENDED, [before.into()]);
+        let row = tx.query_one_raw(ended).await;
+        let row = tx.settle(row.map_err(Into::into)).await?;
+        let row = row.ok_or_else(|| Error::internal("PostgreSQL knows no transactions"))?;
+        if row.try_get("", "ended")? {
+            return Ok(());
+        }
+        before = before.min(row.try_get("", "newest")?);
+        sleep(WAIT).await;
+    }
+    Err(Error::Timeout)
 }
 
 /// When the run begins, by PostgreSQL's clock. Who is erased before has left no value that it could read.
@@ -33,17 +62,13 @@ async fn begin(ctx: &JobContext) -> Result<Timestamp> {
     let tx = ctx.begin().await?;
     let begun = async {
         take_turn(&tx).await?;
+        // Not once all of it is written: whoever has no room has none now.
+        let id = ctx.id();
+        admit(&tx, Coming::Media { id, bytes: 1 }).await?;
         now(&tx).await
     };
     let begun = begun.await;
     tx.settle(begun).await
-}
-
-async fn now(tx: &TenantTx) -> Result<Timestamp> {
-    let now = Statement::from_string(DbBackend::Postgres, "SELECT clock_timestamp() AS now");
-    let row = tx.query_one_raw(now).await?;
-    let row = row.ok_or_else(|| Error::internal("PostgreSQL does not know the time"))?;
-    Ok(row.try_get("", "now")?)
 }
 
 /// Writes the entries to an object of this run's own: of two runs that both believe that they have the job, the one that ends it
@@ -77,7 +102,13 @@ async fn write(export: &Export, ctx: &JobContext) -> Result<Written> {
 /// Makes the media and ends the job, both or neither. If somebody was erased meanwhile, they can be in what was written: it goes,
 /// and the job begins anew.
 async fn end(ctx: &JobContext, begun: Timestamp, written: &Written) -> Result<()> {
-    let tx = ctx.begin().await?;
+    let tx = match ctx.begin().await {
+        Ok(tx) => tx,
+        Err(error) => {
+            forget(ctx, written).await?;
+            return Err(error);
+        }
+    };
     let ended = async {
         take_turn(&tx).await?;
         if erase::any_since(&tx, begun).await? {
@@ -93,11 +124,16 @@ async fn end(ctx: &JobContext, begun: Timestamp, written: &Written) -> Result<()
     let ended = tx.settle(ended).await;
     // One that is named by a commit of which nothing is known may be there: the next sweep looks.
     if !is_named {
-        let key = written.key(&ctx.tenant);
-        ctx.services.store.objects().delete(key.path()).await?;
+        forget(ctx, written).await?;
     }
     if ended? {
         return Ok(());
     }
     ctx.snooze(Duration::ZERO)
+}
+
+/// Removes what no row will name.
+async fn forget(ctx: &JobContext, written: &Written) -> Result<()> {
+    let key = written.key(&ctx.tenant);
+    Ok(ctx.services.store.objects().delete(key.path()).await?)
 }

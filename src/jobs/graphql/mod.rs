@@ -101,6 +101,14 @@ impl Job {
         let Some(id) = self.row.result_id else {
             return Ok(None);
         };
+        if ctx
+            .request()
+            .caller()?
+            .require(Permission::MediaRead)
+            .is_err()
+        {
+            return Ok(None);
+        }
         Media::find(ctx, id).await
     }
 

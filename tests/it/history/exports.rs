@@ -233,8 +233,10 @@ fn who_may_not_read_the_trail_sees_nothing_of_an_export() {
         assert_eq!(shown["tenant"]["media"], shown["tenant"]["of"]);
 
         // It is no upload, and none can pass for one.
-        let absent =
-            global_id::<bulkhead::media::graphql::Media>(bulkhead::clock::Clock::default().new_id()).0;
+        let absent = global_id::<bulkhead::media::graphql::Media>(
+            bulkhead::clock::Clock::default().new_id(),
+        )
+        .0;
         let complete =
             async |token: &str, id: &str| tenant.complete_upload(token, id).await["errors"].clone();
         assert_eq!(

@@ -59,7 +59,7 @@ fn thousands_of_panics_and_of_bad_arguments_end_no_worker() {
         let (tenant, owner) = private(4).await;
         let services = Arc::clone(&tenant.world.app.services);
         let worker = Worker::start(services, kinds().with::<Wait>()).await;
-        let each = asked("BULKHEAD_TEST_FAILURES", 3_000);
+        let each = asked("BULKHEAD_TEST_FAILURES", 1_000);
         fill(&tenant, Panic::NAME, "{}", each).await;
         fill(&tenant, Panic::NAME, "7", each).await;
         all_over(&tenant).await;
