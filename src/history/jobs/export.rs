@@ -15,7 +15,7 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How long transactions that were there before are waited for, and how often it is looked.
+/// How often it is looked whether others' transactions are over, and how many times.
 const WAIT: Duration = Duration::from_millis(200);
 const WAITS: u32 = 3_000;
 
@@ -39,22 +39,31 @@ impl Job for Export {
 /// Waits until what was being written when the run began is written, or undone: an entry has the time of its statement, and is
 /// there from its commit on.
 async fn settled(ctx: &JobContext) -> Result<()> {
-    const ENDED: &str = "SELECT txid_snapshot_xmax(txid_current_snapshot()) AS newest,
-        txid_snapshot_xmin(txid_current_snapshot()) >= $1 AS ended";
-    let mut before = i64::MAX;
+    let mut before = writers(ctx).await?;
     for _ in 0..WAITS {
-        let tx = ctx.begin().await?;
-        let ended = Statement::from_sql_and_values(DbBackend::Postgres, ENDED, [before.into()]);
-        let row = tx.query_one_raw(ended).await;
-        let row = tx.settle(row.map_err(Into::into)).await?;
-        let row = row.ok_or_else(|| Error::internal("PostgreSQL knows no transactions"))?;
-        if row.try_get("", "ended")? {
+        if before.is_empty() {
             return Ok(());
         }
-        before = before.min(row.try_get("", "newest")?);
         sleep(WAIT).await;
+        let now = writers(ctx).await?;
+        before.retain(|writer| now.contains(writer));
     }
     Err(Error::Timeout)
+}
+
+/// The transactions that have written to the history and are not over, by the locks that they hold until then.
+async fn writers(ctx: &JobContext) -> Result<Vec<String>> {
+    let tx = ctx.begin().await?;
+    let query = Statement::from_string(
+        DbBackend::Postgres,
+        "SELECT l.virtualtransaction AS writer FROM pg_locks l
+         WHERE l.relation = 'history'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
+             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())",
+    );
+    let rows = tx.query_all_raw(query).await;
+    let rows = tx.settle(rows.map_err(Into::into)).await?;
+    let writers = rows.iter().map(|row| row.try_get("", "writer"));
+    Ok(writers.collect::<std::result::Result<_, _>>()?)
 }
 
 /// When the run begins, by PostgreSQL's clock. Who is erased before has left no value that it could read.

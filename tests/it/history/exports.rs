@@ -163,6 +163,28 @@ fn an_export_has_each_entry_once_and_is_in_the_trail() {
     });
 }
 
+#[test]
+fn what_is_being_written_is_waited_for() {
+    run(async {
+        let (tenant, owner) = private().await;
+        let writing = format!("SET LOCAL bulkhead.actor = 'system:tests'; {}", adding(1));
+        let mut writing = holding(&tenant, &writing).await;
+        let job = tenant.ask_export(&owner, json!({})).await;
+        let worker = worker(&tenant).await;
+        tenant.export_is(&owner, &job, "RUNNING").await;
+        // Whatever is asked for after it has been through the same worker's hands before.
+        sweep(&tenant, &owner).await;
+        assert_eq!(objects(&tenant), Vec::<PathBuf>::new(), "it waits");
+        sqlx::raw_sql("COMMIT").execute(&mut writing).await.unwrap();
+        let done = tenant.export_is(&owner, &job, "SUCCEEDED").await;
+        let table = text(&tenant, &done["result"]).await;
+        let added = lines(&table);
+        let added = added.iter().filter(|line| line["row"]["name"] == "Bulk");
+        assert_eq!(added.count(), 1);
+        worker.stop().await;
+    });
+}
+
 /// Who took the trail along is in it, and whose doing the file is.
 async fn taken_along(tenant: &Tenant, owner: &str, file: &Value) {
     let query = "query($id: ID!) { tenant { changes(filter: { actions: [EXPORTED] }) { nodes {

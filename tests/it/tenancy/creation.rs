@@ -171,10 +171,10 @@ fn a_new_tenant_is_like_the_template() {
         assert_eq!(on("on schema {bulkhead=UC/bulkhead,{role}=U/bulkhead}"), 1);
         assert_eq!(
             on("{bulkhead=X/bulkhead,{role}=X/bulkhead}"),
-            8,
+            9,
             "{granted:#?}"
         );
-        assert_eq!(granted.len(), 19, "{granted:#?}");
+        assert_eq!(granted.len(), 20, "{granted:#?}");
     });
 }
 

@@ -170,6 +170,15 @@ fn a_deleted_tenant_has_no_jobs_and_no_lanes() {
         gate(full.running.1).doors[0].add_permits(1);
         full.tenant.set("cap = NULL").await;
         full.command(&["archive", &full.tenant.slug]);
+        // There is no unit of work in which its kind could tidy up: it is ended all the same.
+        let id = full.scheduled.to_string();
+        let (code, out, err) = finish(other.world.command().args(["jobs", "cancel", &id]), "");
+        assert_eq!(
+            (code, out.as_str()),
+            (Some(0), "1 of 1 jobs cancelled, or told to end\n"),
+            "{err}"
+        );
+        assert_eq!(full.state(full.scheduled).await, "over");
         full.command(&["delete", &full.tenant.slug, "--yes"]);
         let left = format!(
             "SELECT (SELECT count(*) FROM bulkhead.job WHERE tenant_id = '{0}')
