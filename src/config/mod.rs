@@ -279,6 +279,10 @@ impl Config {
         if self.worker_concurrency == 0 {
             return Err(Error::config("worker_concurrency must be at least 1"));
         }
+        // PostgreSQL reckons no date that is millions of days ago.
+        if self.job_days > 36_500 {
+            return Err(Error::config("job_days must be at most 36500"));
+        }
         let bases = &self.base_domains;
         if bases.is_empty() || bases.iter().any(|d| d.is_empty() || *d != d.to_lowercase()) {
             return Err(Error::config(

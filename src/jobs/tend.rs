@@ -158,7 +158,8 @@ async fn take_back(inner: &Inner, reserved: &mut Reserved) -> Result<()> {
     wake(inner, &reserved.query(release).await?)
 }
 
-/// Days are made in one transaction and forgotten each in its own: no two of them wait for each other.
+/// Days are made in one transaction and forgotten each in its own: no two of them wait for each other. What ended on a day that
+/// has no partition, for no worker ran then, is forgotten with the days of that time.
 async fn keep_days(inner: &Inner, reserved: &mut Reserved) -> Result<()> {
     let forget = "DELETE FROM node WHERE beat_at < clock_timestamp() - interval '1 day'
              AND virtual_time IS DISTINCT FROM (SELECT max(n.virtual_time) FROM node n
@@ -177,9 +178,17 @@ async fn keep_days(inner: &Inner, reserved: &mut Reserved) -> Result<()> {
         let dropped = reserved.query(drop).await?;
         let more = dropped.first().map(|row| row.try_get("", "dropped"));
         if !more.transpose()?.unwrap_or(false) {
-            return Ok(());
+            break;
         }
     }
+    let strays = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "DELETE FROM job_done_default
+         WHERE finished_at < (date_trunc('day', now() AT TIME ZONE 'UTC') - make_interval(days => $1)) AT TIME ZONE 'UTC'",
+        [days.into()],
+    );
+    reserved.query(strays).await?;
+    Ok(())
 }
 
 async fn tell(inner: &Inner, reserved: &mut Reserved) -> Result<()> {

@@ -228,6 +228,11 @@ fn a_bad_value_is_refused_with_its_key() {
             "0",
             ["worker_concurrency", "at least 1"],
         ),
+        (
+            "BULKHEAD_JOB_DAYS",
+            "4000000000",
+            ["job_days", "at most 36500"],
+        ),
         ("BULKHEAD_ENV", "staging", ["env", "staging"]),
         (
             "BULKHEAD_BASE_DOMAINS",

@@ -6,6 +6,7 @@ mod breakers;
 mod claims;
 mod clock;
 mod context;
+mod days;
 mod failures;
 mod faults;
 mod limits;

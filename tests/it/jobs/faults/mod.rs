@@ -77,6 +77,43 @@ impl Job for Block {
     }
 }
 
+/// Stays in its first run, which says when it is stopped, and has an effect in the next.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stay {
+    file: PathBuf,
+}
+
+impl Job for Stay {
+    const NAME: &'static str = "test.stay";
+    const MAX_ATTEMPTS: i32 = 1000;
+    const TIMEOUT: Duration = Duration::from_hours(1);
+
+    async fn run(self, ctx: &JobContext) -> Result<()> {
+        if !self.file.exists() {
+            std::fs::write(&self.file, "").unwrap();
+            let _stays = Stays::begin();
+            std::future::pending::<()>().await;
+        }
+        Once { number: 0, ms: 0 }.run(ctx).await
+    }
+}
+
+/// Says on the standard output when it begins, and when it ends, however it does.
+struct Stays;
+
+impl Stays {
+    fn begin() -> Self {
+        println!("\n# stays");
+        Self
+    }
+}
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        println!("\n# stopped");
+    }
+}
+
 /// Never ends.
 #[derive(Debug, Serialize, Deserialize)]
 struct Endless {}
@@ -121,6 +158,7 @@ fn kinds() -> Kinds {
         .with::<Once>()
         .with::<Block>()
         .with::<Endless>()
+        .with::<Stay>()
         .with::<Panic>()
         .with::<Make>()
 }

@@ -1,14 +1,16 @@
 //! A PostgreSQL that crashes, and is away for a while.
 
-use super::{add, another, once_each, worker};
-use crate::harness::{Tenant, World, run};
+use super::super::enqueue;
+use super::{Stay, add, another, asked, count, once_each, worker};
+use crate::harness::{Tenant, World, run, until};
+use bulkhead::jobs::Job as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-use tokio::time::sleep;
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
 
 /// A server of PostgreSQL, to be begun anew as it was begun.
 struct Postmaster {
@@ -107,8 +109,56 @@ fn a_crash_and_an_absence_of_postgresql_lose_nothing() {
 
 /// It recovers first.
 async fn until_there(world: &World) {
-    crate::harness::until("PostgreSQL answers", async || {
+    until("PostgreSQL answers", async || {
         world.try_superuser_of("postgres").await.map(drop).ok()
     })
     .await;
+}
+
+/// How long until the lease of the one job that runs is over.
+async fn lease(world: &World) -> Duration {
+    let left = "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 FROM bulkhead.job WHERE state = 2";
+    let mut superuser = world.superuser().await;
+    let left = sqlx::query_scalar(left).fetch_one(&mut superuser).await;
+    Duration::from_secs_f64(left.unwrap())
+}
+
+/// It cannot say that it lives, and nobody can tell it that its job is another's: it stops of its own accord.
+///
+/// PostgreSQL is away until then, or for as many seconds as `BULKHEAD_TEST_AWAY` says: with more than 30 the lease is over, too.
+#[test]
+fn a_worker_without_postgresql_stops_its_job_before_the_lease_ends_and_runs_it_again() {
+    run(async {
+        let world = World::apart("away").await;
+        let tenant = Tenant::of(world).await;
+        let mut postmaster = Postmaster::of(world);
+        let mut there = another(world, 1);
+        there.says("# ready").await;
+        let file = world.data_dir.join("stays");
+        enqueue(&tenant, &Stay { file }).await;
+        there.says("# stays").await;
+        let left = lease(world).await;
+        let gone = Instant::now();
+        postmaster.crash();
+        let stopped = timeout(left, there.says("# stopped")).await;
+        assert!(stopped.is_ok(), "it ran on for {left:?}");
+        let stopped = gone.elapsed();
+        assert!(stopped > Duration::from_secs(5), "after {stopped:?} only");
+        let away = Duration::from_secs(asked("BULKHEAD_TEST_AWAY", 0).into());
+        sleep(away.saturating_sub(stopped)).await;
+        postmaster.start().await;
+        until_there(world).await;
+        until("the job is over", async || {
+            (count(world, "SELECT count(*) FROM bulkhead.job").await == 0).then_some(())
+        })
+        .await;
+        let devices = format!("SELECT count(*) FROM {}.device", tenant.row.schema_name);
+        assert_eq!(count(world, &devices).await, 1);
+        let done = format!(
+            "SELECT count(*) FROM bulkhead.job_done WHERE state = 3 AND kind = '{}'",
+            Stay::NAME
+        );
+        assert_eq!(count(world, &done).await, 1);
+        assert!(there.is_running(), "{}", there.logged());
+    });
 }
