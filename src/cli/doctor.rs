@@ -32,11 +32,11 @@ pub(super) async fn run(config: Config, as_json: bool) -> Result<ExitCode> {
 
 async fn examine(look: &Look, spares: u32) -> Result<Vec<Finding>> {
     let mut findings = vec![look.pooler().await?];
-    if findings.iter().any(|found| found.health != Health::Ok) {
+    if look.is_pooled().await? {
         findings.push(Finding::trouble(
             ("the rest", Health::Fail),
             "not looked at: it takes a connection that is PostgreSQL's own",
-            "run the doctor again with a DATABASE_URL that leads to PostgreSQL itself",
+            "let direct_url lead to PostgreSQL itself",
         ));
         return Ok(findings);
     }

@@ -98,7 +98,7 @@ pub(super) async fn find(
 }
 
 /// The owner past the pooler: for migrations and roles, and whatever needs a session.
-fn direct(config: &Config, owner: &PgConnectOptions) -> Result<PgConnectOptions> {
+pub(super) fn direct(config: &Config, owner: &PgConnectOptions) -> Result<PgConnectOptions> {
     match &config.direct_url {
         Some(url) => given(url.expose_secret(), "BULKHEAD_DIRECT_URL"),
         None => Ok(owner.clone()),

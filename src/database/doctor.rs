@@ -1,7 +1,7 @@
 //! What the doctor asks of PostgreSQL: what it is, what it lets whom do, and what stands between it and us. It changes
 //! nothing.
 
-use super::connect::{find, unreachable_database, version};
+use super::connect::{direct, find, unreachable_database, version};
 use super::listen::CHANNEL;
 use super::{hardening, rules};
 use crate::config::Config;
@@ -77,19 +77,27 @@ impl Finding {
 pub struct Look {
     /// For queries.
     pub connection: DatabaseConnection,
+    /// As `database_url` says.
+    given: PgConnectOptions,
+    /// The same past the pooler, if there is one.
     owner: PgConnectOptions,
+    /// Whether the configuration says that there is one.
+    pooled: bool,
     server: Option<Server>,
 }
 
 impl Look {
     /// Finds the database, and does nothing else: no migration, no hardening.
     pub async fn new(config: &Config, key: &SecretKey) -> Result<Self> {
-        let (owner, server) = find(config, key, false).await?;
+        let (given, server) = find(config, key, false).await?;
+        let owner = direct(config, &given)?;
         let pool = PgPoolOptions::new().max_connections(1);
         let pool = pool.connect_lazy_with(owner.clone());
         Ok(Self {
             connection: SqlxPostgresConnector::from_sqlx_postgres_pool(pool),
+            given,
             owner,
+            pooled: config.pooler,
             server,
         })
     }
@@ -185,62 +193,83 @@ impl Look {
         })
     }
 
-    /// Whether our connections are PostgreSQL's own. By statements that no pooler has to prepare: to be asked first, because
-    /// the rest of what is asked is prepared.
+    /// What stands between servers and PostgreSQL, and what it hands on.
     pub async fn pooler(&self) -> Result<Finding> {
-        let nonce = Uuid::from_u128(rand::random()).to_string();
-        let mut connections = Vec::new();
-        for _ in 0..PROBES {
-            let connected = self.owner.connect().await;
-            connections.push(connected.map_err(|e| unreachable_database(&self.owner, &e))?);
-        }
-        let set = format!("SET bulkhead.probe = '{nonce}'");
-        connections[0]
-            .execute(sqlx::raw_sql(AssertSqlSafe(set)))
-            .await?;
-        let (mut shared, mut carried) = (false, false);
-        let mut backends: Vec<Option<String>> = vec![None; PROBES];
-        for _ in 0..PROBES {
-            for (number, connection) in connections.iter_mut().enumerate() {
-                let ask = "SELECT pg_backend_pid()::text, coalesce(current_setting('bulkhead.probe', true), '')";
-                let row = connection.fetch_one(sqlx::raw_sql(ask)).await?;
-                let (backend, probe): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-                carried |= number > 0 && probe == nonce;
-                let others = backends
-                    .iter()
-                    .enumerate()
-                    .filter(|(other, _)| *other != number);
-                shared |= others
-                    .into_iter()
-                    .any(|(_, other)| other.as_ref() == Some(&backend));
-                let before = backends[number].replace(backend.clone());
-                shared |= before.is_some_and(|before| before != backend);
-            }
-        }
-        for mut connection in connections {
-            connection
-                .execute(sqlx::raw_sql("RESET bulkhead.probe"))
-                .await?;
-            let _ = connection.close().await;
-        }
-        Ok(pooler(shared, carried))
+        Ok(pooler(probe(&self.given).await?, self.pooled))
+    }
+
+    /// Whether even what is to lead past the pooler leads through one: the rest of what is asked is prepared, which no pooler
+    /// of transactions can do.
+    pub async fn is_pooled(&self) -> Result<bool> {
+        let Seen { shared, carried } = probe(&self.owner).await?;
+        Ok(shared || carried)
     }
 }
 
-fn pooler(shared: bool, carried: bool) -> Finding {
+/// What connections have in common that are PostgreSQL's own would not.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// A process of PostgreSQL's.
+    shared: bool,
+    /// A setting of one's session.
+    carried: bool,
+}
+
+/// Whether connections are PostgreSQL's own. By statements that no pooler has to prepare.
+async fn probe(options: &PgConnectOptions) -> Result<Seen> {
+    // A pooler refuses what it does not know at the start of a session.
+    let options = options.clone().extra_float_digits(None);
+    let nonce = Uuid::from_u128(rand::random()).to_string();
+    let mut connections = Vec::new();
+    for _ in 0..PROBES {
+        let connected = options.connect().await;
+        connections.push(connected.map_err(|e| unreachable_database(&options, &e))?);
+    }
+    let set = format!("SET bulkhead.probe = '{nonce}'");
+    connections[0]
+        .execute(sqlx::raw_sql(AssertSqlSafe(set)))
+        .await?;
+    let (mut shared, mut carried) = (false, false);
+    let mut backends: Vec<Option<String>> = vec![None; PROBES];
+    for _ in 0..PROBES {
+        for (number, connection) in connections.iter_mut().enumerate() {
+            let ask = "SELECT pg_backend_pid()::text, coalesce(current_setting('bulkhead.probe', true), '')";
+            let row = connection.fetch_one(sqlx::raw_sql(ask)).await?;
+            let (backend, probe): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            carried |= number > 0 && probe == nonce;
+            let mut others = backends.iter().enumerate();
+            shared |=
+                others.any(|(other, theirs)| other != number && theirs.as_ref() == Some(&backend));
+            let before = backends[number].replace(backend.clone());
+            shared |= before.is_some_and(|before| before != backend);
+        }
+    }
+    for mut connection in connections {
+        connection
+            .execute(sqlx::raw_sql("RESET bulkhead.probe"))
+            .await?;
+        let _ = connection.close().await;
+    }
+    Ok(Seen { shared, carried })
+}
+
+fn pooler(seen: Seen, expected: bool) -> Finding {
     let check = "pooler";
-    let mend = "set pooler = true, so that no statement counts on being prepared where it runs";
-    match (shared, carried) {
-        (false, false) => Finding::ok(check, "none in front: each connection is PostgreSQL's own"),
-        (_, false) => Finding::trouble(
+    match (seen.shared || seen.carried, seen.carried) {
+        (false, _) => Finding::ok(check, "none in front: each connection is PostgreSQL's own"),
+        (true, _) if !expected => Finding::trouble(
             (check, Health::Warn),
-            "a transaction pooler is in front; it carries no session setting over",
-            mend,
+            "a transaction pooler is in front, and the configuration does not say so: statements are not found where they were prepared",
+            "set pooler = true, and direct_url to PostgreSQL itself",
         ),
-        (_, true) => Finding::trouble(
+        (true, false) => Finding::ok(
+            check,
+            "a transaction pooler is in front; it hands no session setting on",
+        ),
+        (true, true) => Finding::trouble(
             (check, Health::Warn),
             "a transaction pooler is in front, and hands one client's session settings to the next; Bulkhead sets all of its own for one transaction, other programs may not",
-            mend,
+            "server_reset_query_always = 1 in pgbouncer.ini, if others use these logins",
         ),
     }
 }

@@ -4,12 +4,14 @@
 //! PgBouncer comes from the distribution. Where it is not installed, this test says so and checks nothing.
 
 use super::{add, seen};
-use crate::harness::{PASSWORD, Process, Tenant, World, program, run, until, world};
+use crate::harness::{PASSWORD, Process, Tenant, World, finish, program, run, until, world};
 use bulkhead::identity::BuiltIn;
 use futures::future::join_all;
+use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 use std::fs;
@@ -27,7 +29,7 @@ const MUTATION: &str =
 #[test]
 fn everything_works_behind_a_transaction_pooler() {
     run(async {
-        let Some((_pooler, _files, world)) = start().await else {
+        let Some((pooler, files, world)) = start().await else {
             return;
         };
         let worker = world.app.worker().await;
@@ -56,7 +58,72 @@ fn everything_works_behind_a_transaction_pooler() {
             assert_eq!(seen(&mut superuser, tenant).await, devices);
         }
         worker.stop().await;
+        examined((&pooler, &files), world, &tenants).await;
     });
+}
+
+/// What the doctor says of the pooler: nothing where it takes back what a client has set; else what mends it; and what is to be
+/// configured where it was not.
+async fn examined((pooler, files): (&Process, &TempDir), world: &World, tenants: &[Tenant; 2]) {
+    let direct = world.app.services.config.direct_url.as_ref().unwrap();
+    let settings = [
+        ("BULKHEAD_POOLER", "true"),
+        ("BULKHEAD_DIRECT_URL", direct.expose_secret()),
+    ];
+    let mut hardening = world.command();
+    let (_, sql, err) = finish(hardening.envs(settings).arg("hardening"), "");
+    let mut superuser = world.superuser().await;
+    let hardened = superuser.execute(sqlx::raw_sql(AssertSqlSafe(sql)));
+    hardened
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {err}"));
+
+    let file = files.path().join("pgbouncer.ini");
+    let ini = fs::read_to_string(&file).unwrap();
+    for resets in [true, false] {
+        let always = format!("{ini}server_reset_query_always = {}\n", u8::from(resets));
+        fs::write(&file, always).unwrap();
+        pooler.signal(Signal::SIGHUP);
+        let wanted = if resets { "ok" } else { "warn" };
+        until("the pooler has read its file again", async || {
+            let (_, found) = doctor(world, &settings);
+            (found[0]["health"] == wanted).then_some(())
+        })
+        .await;
+        let left = plant(&tenants[0], &tenants[1]).await;
+        let forged = if resets { "" } else { "forged" };
+        assert_eq!(left, [forged; 2], "what the doctor says of it is so");
+        let (code, found) = doctor(world, &settings);
+        assert_eq!(code, Some(0), "{found:#}");
+        assert_eq!(found[0]["check"], "pooler");
+        assert_eq!(found[0]["health"], wanted, "{found:#}");
+        let mend = found[0]["mend"].as_str().unwrap_or_default();
+        assert_eq!(mend.contains("server_reset_query_always"), !resets);
+        let rest = found.as_array().unwrap();
+        assert!(
+            rest.iter().any(|one| one["check"] == "tenants"),
+            "{found:#}"
+        );
+    }
+
+    let (code, found) = doctor(world, &[]);
+    assert_eq!(code, Some(2), "{found:#}");
+    for (number, health, mend) in [(0, "warn", "pooler = true"), (1, "fail", "direct_url")] {
+        assert_eq!(found[number]["health"], health, "{found:#}");
+        let said = found[number]["mend"].as_str().unwrap();
+        assert!(said.contains(mend), "{found:#}");
+    }
+}
+
+/// The exit code and what is found.
+fn doctor(world: &World, settings: &[(&str, &str)]) -> (Option<i32>, Value) {
+    let mut command = world.command();
+    command
+        .envs(settings.iter().copied())
+        .args(["doctor", "--json"]);
+    let (code, out, err) = finish(command.env("BULKHEAD_LOG", "off"), "");
+    let found = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+    (code, found)
 }
 
 /// Requests of both tenants side by side, reading and writing, and a job of each.

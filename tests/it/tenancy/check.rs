@@ -34,16 +34,22 @@ fn tenants_and_spares_are_like_the_template() {
             "SET ROLE bulkhead; DROP SCHEMA {schema} CASCADE; DELETE FROM bulkhead.migration WHERE schema_name = '{schema}'"
         );
         execute(world, sql).await;
+        let clone = format!("{}-copy", spare.slug);
+        let mut command = world.command();
+        let (code, _, err) = finish(command.args(["tenant", "clone", &spare.slug, &clone]), "");
+        assert_eq!(code, Some(0), "{err}");
         let (code, out, err) = check(world, &["--json"]);
         assert_eq!(code, Some(0), "{out}{err}");
         let checked: Vec<Value> = serde_json::from_str(&out).unwrap();
-        let named = |tenant: &Tenant| {
-            let of = |one: &&Value| one["slug"] == tenant.slug.as_str();
+        let named = |slug: &str| {
+            let of = |one: &&Value| one["slug"] == slug;
             checked.iter().find(of).unwrap()["fingerprint"].clone()
         };
-        assert_eq!(checked.len(), 3, "{out}");
-        assert_eq!(named(&made), named(&spare));
-        assert_eq!(named(&made), named(&migrated), "{role}");
+        assert_eq!(checked.len(), 4, "{out}");
+        assert!(named(&made.slug).is_string(), "{out}");
+        for like in [&spare.slug, &migrated.slug, &clone] {
+            assert_eq!(named(&made.slug), named(like), "{like} ({role})");
+        }
         let (code, out, _) = check(world, &[&made.slug]);
         assert_eq!(code, Some(0));
         assert_eq!(out, "1 tenant, 0 spares: all like the template\n");
