@@ -264,6 +264,10 @@ fn a_bad_value_is_refused_with_its_key() {
     ] {
         says(&words, &command(dir.path(), SHOW, &[(variable, value)]));
     }
+}
+
+#[test]
+fn a_bad_file_is_refused_with_its_key_or_its_name() {
     let dir = with_file("max_connections = \"many\"\n");
     says(&["max_connections"], &command(dir.path(), SHOW, &[]));
     let dir = with_file("max_connections\n");

@@ -211,8 +211,8 @@ async fn reaches(tenant: &Tenant, token: &str, job: Uuid, state: &str) -> Value 
 /// Does not wait for the pauses between attempts.
 async fn hurry(tenant: &Tenant, job: Uuid, attempts: i32) {
     let sql = format!(
-        "SELECT (SELECT count(*) FROM bulkhead.job WHERE id = '{job}' AND attempt = {attempts})
-            + (SELECT count(*) FROM bulkhead.job_done WHERE id = '{job}' AND attempt = {attempts})"
+        "SELECT (SELECT count(*) FROM bulkhead.job WHERE id = '{job}' AND attempt >= {attempts})
+            + (SELECT count(*) FROM bulkhead.job_done WHERE id = '{job}' AND attempt >= {attempts})"
     );
     let now = format!("UPDATE bulkhead.job SET run_at = now() WHERE id = '{job}' AND state = 6");
     until(&format!("attempt {attempts} is begun"), async || {
