@@ -4,9 +4,9 @@ use super::out;
 use crate::actor::{Actor, Attribution};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::database::Tenant;
+use crate::database::{Database, Tenant};
 use crate::error::{Error, Result};
-use crate::history::export::{Export, Format};
+use crate::history::export::{Export, Format, now, settled};
 use crate::services::Services;
 use crate::tenancy::{self, limits::no_tenant};
 use chrono::{DateTime, NaiveDate, NaiveTime};
@@ -64,17 +64,8 @@ pub(super) async fn run(services: &Services, args: &Args) -> Result<ExitCode> {
             "{slug} is {state}: its trail cannot be read; restore it first"
         )));
     }
-    let tenant = Arc::new(tenant);
-    let export = Export {
-        from: args.from,
-        until: args.to.unwrap_or_else(|| database.clock().now()),
-        format: match args.format {
-            As::Jsonl => Format::JsonLines,
-            As::Csv => Format::Csv,
-        },
-    };
     let part = part(&args.output);
-    let written = write(services, args, (&export, &tenant), &part).await;
+    let written = write(database, args, &Arc::new(tenant), &part).await;
     if written.is_err() {
         // The error to tell is the first.
         let _ = fs::remove_file(&part);
@@ -85,28 +76,17 @@ pub(super) async fn run(services: &Services, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn write(
-    services: &Services,
-    args: &Args,
-    (export, tenant): (&Export, &Arc<Tenant>),
-    part: &Path,
-) -> Result<u64> {
-    let database = &services.database;
+async fn write(database: &Database, args: &Args, tenant: &Arc<Tenant>, part: &Path) -> Result<u64> {
     let cannot = |e: std::io::Error| {
         Error::config(format!("{} cannot be written: {e}", args.output.display()))
     };
     let mut file = File::create(part).map_err(cannot)?;
+    let export = begin(database, args, tenant).await?;
+    settled(database, tenant).await?;
     let bar = ProgressBar::new(export.count(database, tenant).await?);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {eta}") {
         bar.set_style(style);
     }
-    let by = Attribution {
-        reason: args.reason.clone(),
-        ..Actor::Operator(config::operator()).into()
-    };
-    let tx = database.write(tenant, &by).await?;
-    let noted = export.note(&tx).await;
-    tx.settle(noted).await?;
     let mut pages = pin!(export.pages(database, tenant));
     while let Some(page) = pages.try_next().await? {
         file.write_all(&page.bytes).map_err(cannot)?;
@@ -116,6 +96,33 @@ async fn write(
     file.sync_all().map_err(cannot)?;
     fs::rename(part, &args.output).map_err(cannot)?;
     Ok(bar.position())
+}
+
+/// What is asked for, up to now unless something else is; that it is taken along is in the trail.
+async fn begin(database: &Database, args: &Args, tenant: &Arc<Tenant>) -> Result<Export> {
+    let by = Attribution {
+        reason: args.reason.clone(),
+        ..Actor::Operator(config::operator()).into()
+    };
+    let tx = database.write(tenant, &by).await?;
+    let begun = async {
+        let until = match args.to {
+            Some(to) => to,
+            None => now(&tx).await?,
+        };
+        let export = Export {
+            from: args.from,
+            until,
+            format: match args.format {
+                As::Jsonl => Format::JsonLines,
+                As::Csv => Format::Csv,
+            },
+        };
+        export.note(&tx).await?;
+        Ok(export)
+    };
+    let begun = begun.await;
+    tx.settle(begun).await
 }
 
 /// Beside it, so that nobody takes a half for the whole.

@@ -14,10 +14,15 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 /// Entries read at a time.
 const SOME: i64 = 1000;
+/// How often it is looked whether others' transactions are over, and how many times.
+const WAIT: Duration = Duration::from_millis(200);
+const WAITS: u32 = 3_000;
 /// The columns of a table of entries, as the history names them.
 const COLUMNS: [&str; 14] = [
     "id",
@@ -183,8 +188,38 @@ impl Export {
     }
 }
 
+/// Waits until what is being written to the trail is written, or undone: an entry has the time of its statement, and is there
+/// from its commit on. To be awaited before the first page: then no entry from before this is missing.
+pub async fn settled(database: &Database, tenant: &Arc<Tenant>) -> Result<()> {
+    let mut before = writers(database, tenant).await?;
+    for _ in 0..WAITS {
+        if before.is_empty() {
+            return Ok(());
+        }
+        sleep(WAIT).await;
+        let now = writers(database, tenant).await?;
+        before.retain(|writer| now.contains(writer));
+    }
+    Err(Error::Timeout)
+}
+
+/// The transactions that have written to the trail and are not over, by the locks that they hold until then.
+async fn writers(database: &Database, tenant: &Arc<Tenant>) -> Result<Vec<String>> {
+    let tx = database.read(tenant).await?;
+    let query = Statement::from_string(
+        DbBackend::Postgres,
+        "SELECT l.virtualtransaction AS writer FROM pg_locks l
+         WHERE l.relation = 'history'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
+             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())",
+    );
+    let rows = tx.query_all_raw(query).await;
+    let rows = tx.settle(rows.map_err(Into::into)).await?;
+    let writers = rows.iter().map(|row| row.try_get("", "writer"));
+    Ok(writers.collect::<std::result::Result<_, _>>()?)
+}
+
 /// The time by PostgreSQL's clock, which entries have theirs from.
-pub(super) async fn now(tx: &TenantTx) -> Result<Timestamp> {
+pub async fn now(tx: &TenantTx) -> Result<Timestamp> {
     let now = Statement::from_string(DbBackend::Postgres, "SELECT clock_timestamp() AS now");
     let row = tx.query_one_raw(now).await?;
     let row = row.ok_or_else(|| Error::internal("PostgreSQL does not know the time"))?;

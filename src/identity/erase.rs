@@ -41,7 +41,6 @@ struct Found {
     member: Uuid,
     /// What the member's picture is, or was.
     pictures: Vec<Uuid>,
-    /// Those that are there, and the exports of the trail.
     media: Vec<media::Row>,
 }
 
@@ -59,7 +58,7 @@ pub async fn erase_member(
     let found = tx.settle(found).await?;
     may_erase(tenant)?;
     media::remove_objects(&services.store, tenant, &found.media).await?;
-    media::exports::remove_objects(&services.store, tenant).await?;
+    exports::remove_objects(&services.store, tenant).await?;
     let tx = database.platform().await?;
     let held = tenant::Entity::find_by_id(tenant.id).lock_shared().one(&tx);
     may_erase(&held.await?.ok_or_else(|| gone(tenant, who))?)?;
@@ -110,8 +109,7 @@ async fn find(tx: &TenantTx, who: &str) -> Result<Found> {
     let member = member.ok_or_else(|| gone(tx.tenant(), who))?.id;
     others_own(tx, member).await?;
     let pictures = pictures(tx, member).await?;
-    let mut media = media::with_ids(tx, &pictures).await?;
-    media.extend(exports::made(tx, None).await?);
+    let media = media::with_ids(tx, &pictures).await?;
     Ok(Found {
         member,
         pictures,

@@ -13,7 +13,7 @@ use crate::tenancy::quota::{self, Coming};
 use chrono::TimeDelta;
 use entity::tenant::media::{ActiveModel, Column, Entity, State};
 use futures::TryStreamExt as _;
-use object_store::{ObjectStoreExt as _, WriteMultipart};
+use object_store::WriteMultipart;
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, Set,
 };
@@ -138,10 +138,7 @@ pub async fn made(tx: &TenantTx, before: Option<Timestamp>) -> Result<Vec<Row>> 
 pub async fn remove_objects(store: &Store, tenant: &Tenant) -> Result<()> {
     let mut there = store.exports(tenant);
     while let Some(object) = there.try_next().await? {
-        match store.objects().delete(&object.location).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        store.remove(&object.location).await?;
     }
     Ok(())
 }

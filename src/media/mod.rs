@@ -20,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::tenancy::quota::{self, Coming};
 use entity::tenant::media::{ActiveModel, Column, Entity, Model, State};
 use kinds::{ALLOWED, Kind};
-use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -156,10 +155,7 @@ pub async fn remove_objects(store: &Store, tenant: &Tenant, media: &[Model]) -> 
             keys.extend(sizes.map(|(name, _)| thumbnail(name)));
         }
         for key in keys {
-            match store.objects().delete(key.path()).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+            store.remove(key.path()).await?;
         }
     }
     Ok(())

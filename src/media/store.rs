@@ -165,6 +165,14 @@ impl Store {
         removed.map_err(Error::internal)?.map_err(Error::internal)
     }
 
+    /// Removes an object. One that is gone already is no error.
+    pub async fn remove(&self, object: &Path) -> Result<()> {
+        match self.objects.delete(object).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Copies an object of one tenant to where it is of another. One that is gone meanwhile is left out.
     pub async fn copy(&self, object: &Path, to: &Tenant) -> Result<()> {
         let prefix = std::iter::once(PathPart::from(to.slug.as_str()));

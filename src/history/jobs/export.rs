@@ -4,20 +4,13 @@ use crate::actor::Actor;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::history::erase;
-use crate::history::export::{Export, now};
+use crate::history::export::{Export, now, settled};
 use crate::jobs::{Job, JobContext};
 use crate::media::exports::{Writing, Written};
 use crate::tenancy::quota::{Coming, admit, take_turn};
 use futures::TryStreamExt as _;
-use object_store::ObjectStoreExt as _;
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use std::pin::pin;
 use std::time::Duration;
-use tokio::time::sleep;
-
-/// How often it is looked whether others' transactions are over, and how many times.
-const WAIT: Duration = Duration::from_millis(200);
-const WAITS: u32 = 3_000;
 
 impl Job for Export {
     const NAME: &'static str = "history.export";
@@ -26,7 +19,7 @@ impl Job for Export {
     async fn run(self, ctx: &JobContext) -> Result<()> {
         let begun = begin(ctx).await?;
         let written = async {
-            settled(ctx).await?;
+            settled(&ctx.services.database, &ctx.tenant).await?;
             write(&self, ctx).await
         };
         tokio::select! {
@@ -34,36 +27,6 @@ impl Job for Export {
             () = ctx.cancelled() => ctx.discard("The export was cancelled."),
         }
     }
-}
-
-/// Waits until what was being written when the run began is written, or undone: an entry has the time of its statement, and is
-/// there from its commit on.
-async fn settled(ctx: &JobContext) -> Result<()> {
-    let mut before = writers(ctx).await?;
-    for _ in 0..WAITS {
-        if before.is_empty() {
-            return Ok(());
-        }
-        sleep(WAIT).await;
-        let now = writers(ctx).await?;
-        before.retain(|writer| now.contains(writer));
-    }
-    Err(Error::Timeout)
-}
-
-/// The transactions that have written to the history and are not over, by the locks that they hold until then.
-async fn writers(ctx: &JobContext) -> Result<Vec<String>> {
-    let tx = ctx.begin().await?;
-    let query = Statement::from_string(
-        DbBackend::Postgres,
-        "SELECT l.virtualtransaction AS writer FROM pg_locks l
-         WHERE l.relation = 'history'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
-             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())",
-    );
-    let rows = tx.query_all_raw(query).await;
-    let rows = tx.settle(rows.map_err(Into::into)).await?;
-    let writers = rows.iter().map(|row| row.try_get("", "writer"));
-    Ok(writers.collect::<std::result::Result<_, _>>()?)
 }
 
 /// When the run begins, by PostgreSQL's clock. Who is erased before has left no value that it could read.
@@ -144,5 +107,5 @@ async fn end(ctx: &JobContext, begun: Timestamp, written: &Written) -> Result<()
 /// Removes what no row will name.
 async fn forget(ctx: &JobContext, written: &Written) -> Result<()> {
     let key = written.key(&ctx.tenant);
-    Ok(ctx.services.store.objects().delete(key.path()).await?)
+    ctx.services.store.remove(key.path()).await
 }

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use entity::tenant::media::{Column, Entity, State};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::{ObjectMeta, ObjectStoreExt as _};
+use object_store::ObjectMeta;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _};
 use serde::{Deserialize, Serialize};
@@ -144,10 +144,7 @@ async fn remove(ctx: &JobContext, objects: &[ObjectMeta], states: &[State]) -> R
         .collect();
     for object in objects {
         if !named(object).is_some_and(|id| awaited.contains(&id)) {
-            match ctx.services.store.objects().delete(&object.location).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+            ctx.services.store.remove(&object.location).await?;
         }
     }
     Ok(())

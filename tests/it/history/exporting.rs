@@ -1,7 +1,7 @@
 //! Exports, and the stream of all trails to a receiver: each entry arrives, whatever the receiver does.
 
 use super::sealing::audit;
-use super::{adding, entries, write};
+use super::{adding, entries, read, write};
 use crate::harness::{Tenant, World, run, until};
 use axum::Router;
 use axum::extract::State;
@@ -83,6 +83,42 @@ fn an_export_has_each_entry_once_and_is_in_the_trail() {
         );
         assert_eq!(code, Some(1));
         assert!(said.contains("/nowhere/at/all cannot be written"), "{said}");
+    });
+}
+
+#[test]
+fn what_is_being_written_is_waited_for() {
+    run(async {
+        let (tenant, other) = (Tenant::new().await, Tenant::new().await);
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("trail");
+        let export = |tenant: &Tenant, file: &Path| {
+            let (slug, file) = (tenant.slug.clone(), file.to_str().unwrap().to_owned());
+            let world = tenant.world;
+            std::thread::spawn(move || audit(world, &["export", &slug, "--output", &file], ""))
+        };
+        let mut writing = tenant.superuser().await;
+        let begun = format!(
+            "BEGIN; SET LOCAL bulkhead.actor = 'system:tests'; {}",
+            adding(1)
+        );
+        let begun = sqlx::raw_sql(sqlx::AssertSqlSafe(begun));
+        begun.execute(&mut writing).await.unwrap();
+        let waiting = export(&tenant, &file);
+        until("it is in the trail", async || {
+            let exported = "SELECT count(*)::text FROM history WHERE action = 'exported'";
+            (read(&tenant, exported).await == "1").then_some(())
+        })
+        .await;
+        // Another's takes as long from its very start.
+        let others = export(&other, &home.path().join("other")).join().unwrap();
+        assert_eq!(others.0, Some(0), "{}", others.1);
+        assert!(!file.exists(), "it waits");
+        sqlx::raw_sql("COMMIT").execute(&mut writing).await.unwrap();
+        let (code, said) = waiting.join().unwrap();
+        assert_eq!(code, Some(0), "{said}");
+        let table = fs::read_to_string(&file).unwrap();
+        assert!(table.contains("\"Bulk\""), "{table}");
     });
 }
 

@@ -4,6 +4,7 @@ use super::erasing::{EMAIL, erase, jane};
 use super::exporting::{each_once, lines};
 use super::{adding, entries, read, row, write};
 use crate::harness::{Answer, Process, Tenant, World, run, until};
+use crate::tenancy::set;
 use bulkhead::graphql::global_id;
 use bulkhead::identity::BuiltIn;
 use bulkhead::jobs::{self, Worker};
@@ -270,6 +271,42 @@ fn who_may_not_read_the_trail_sees_nothing_of_an_export() {
         let input = json!({ "resourceType": "_exports", "filename": "a.csv", "contentType": "text/csv", "size": 1 });
         let told = tenant.create_upload(&admin, input).await;
         assert_eq!(told["errors"][0]["field"], json!(["input", "resourceType"]));
+    });
+}
+
+#[test]
+fn who_may_not_read_media_has_no_result_and_no_error() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        let narrowed = "UPDATE role SET permissions = '{AUDIT_READ}' WHERE name = 'viewer'";
+        assert_eq!(write(&tenant, narrowed).await, 1);
+        let auditor = tenant.token(BuiltIn::Viewer).await;
+        let done = tenant.export(&owner, json!({})).await;
+        let query = "query($id: ID!) { node(id: $id) { ... on Job { state result { id } } } }";
+        let ids = json!({ "id": done["id"] });
+        let seen = tenant.gql_with(Some(&auditor), query, ids).await;
+        let shown = json!({ "state": "SUCCEEDED", "result": null });
+        assert_eq!(seen.data()["node"], shown);
+        let asked = tenant.export(&auditor, json!({})).await;
+        assert_eq!(asked["state"], "SUCCEEDED", "it is there for others");
+    });
+}
+
+#[test]
+fn an_export_that_there_is_no_room_for_fails_and_leaves_nothing() {
+    run(async {
+        let tenant = Tenant::new().await;
+        let owner = tenant.token(BuiltIn::Owner).await;
+        // Full from the first byte; and full once it is written.
+        for limit in [0, 10] {
+            set(&tenant, &["--limit", &format!("media_bytes={limit}")]).await;
+            let job = tenant.ask_export(&owner, json!({})).await;
+            let failed = tenant.export_is(&owner, &job, "FAILED").await;
+            let told = format!("The tenant's limit media_bytes is {limit}, and 0 are used.");
+            assert_eq!(failed["lastError"], told);
+            assert_eq!(objects(&tenant), Vec::<PathBuf>::new());
+        }
     });
 }
 
