@@ -45,9 +45,9 @@ pub(crate) struct Options {
     /// Connections of the server, over all tenants
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..))]
     connections: u32,
-    /// Cells that the tenants are dealt to [default: the program's own]
-    #[arg(long)]
-    cells: Option<u16>,
+    /// Cells that the tenants are dealt to: in one, all of them share the connections
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    cells: u16,
     /// Milliseconds between two sessions of PostgreSQL's that are killed, on average; 0 kills none
     #[arg(long, default_value_t = 300)]
     kill_ms: u64,
@@ -75,7 +75,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let seed = options.seed.unwrap_or_else(rand::random);
     note(&format!("seed {seed}; starting PostgreSQL"));
     let postgres = Postgres::start(&mut place, false).await?;
-    world::found(&place).await?;
+    world::found(&place, options.cells).await?;
     let pooler = if options.pooler {
         Some(Pooler::start(&place, &postgres).await?)
     } else {
@@ -186,9 +186,8 @@ impl Run {
                 "BULKHEAD_MAX_CONNECTIONS",
                 self.options.connections.to_string(),
             ),
+            ("BULKHEAD_CELLS", self.options.cells.to_string()),
         ];
-        let cells = self.options.cells.map(|cells| cells.to_string());
-        variables.extend(cells.map(|cells| ("BULKHEAD_CELLS", cells)));
         if self.pooler.is_some() {
             variables.push(("BULKHEAD_POOLER", "true".to_owned()));
             variables.push(("BULKHEAD_DIRECT_URL", postgres::url(direct)?));

@@ -7,6 +7,7 @@ use crate::server::Server;
 use crate::site::Site;
 use bulkhead::actor::{Actor, Attribution};
 use bulkhead::app::{App, create_tenant};
+use bulkhead::config::Config;
 use bulkhead::identity::{self, BuiltIn, NewMember};
 use bulkhead::tenancy::NewTenant;
 use serde_json::{Value, json};
@@ -63,8 +64,12 @@ pub(super) fn host(slug: &str) -> String {
 }
 
 /// Makes the tenants with their members: by the library, for there is no other door to these.
-pub(super) async fn found(place: &Place) -> Result<()> {
-    let app = place.app().await?;
+pub(super) async fn found(place: &Place, cells: u16) -> Result<()> {
+    let config = Config {
+        cells,
+        ..Config::default()
+    };
+    let app = place.app_with(config).await?;
     let founded = make(&app).await.map_err(explain);
     app.stop().await.map_err(explain)?;
     founded
