@@ -20,7 +20,7 @@ use crate::resources::{self, Door, Mutation, Query, Schema, Subscription};
 use crate::secret::{Hasher, SecretKey};
 use crate::services::Services;
 use crate::telemetry::Metrics;
-use crate::tenancy::{self, Act, Keeper, NewTenant, Registry, render_template};
+use crate::tenancy::{self, Keeper, NewTenant, Registry, render_template};
 use async_graphql::ValidationMode;
 use futures::TryStreamExt as _;
 use std::sync::{Arc, OnceLock};
@@ -179,12 +179,12 @@ pub async fn clone_tenant(
     services: &Services,
     source: &str,
     new: NewTenant,
-    act: &Act,
     copied: impl Fn(),
 ) -> Result<Tenant> {
     let (database, store) = (&services.database, &services.store);
+    let act = new.act.clone();
     let (source, clone) = tenancy::clone::begin(database, source, new).await?;
-    if let Some(tx) = tenancy::clone::rows(database, (&source, &clone), act).await? {
+    if let Some(tx) = tenancy::clone::rows(database, (&source, &clone), &act).await? {
         let settled = media::settle_clone(&tx).await;
         tx.settle(settled).await?;
     }
@@ -198,7 +198,7 @@ pub async fn clone_tenant(
     let tx = database.write(&Arc::new(clone.clone()), &by.into()).await?;
     let ended = media::end_lost(&tx, &there).await;
     tx.settle(ended).await?;
-    tenancy::clone::activate(database, &clone, act).await
+    tenancy::clone::activate(database, &clone, &act).await
 }
 
 /// The schema as it is served: in production it does not tell about itself.

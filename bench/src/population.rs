@@ -10,7 +10,7 @@ use bulkhead::error::Error;
 use bulkhead::identity::{self, BuiltIn, NewMember, TOKEN_PREFIX};
 use bulkhead::secret::{token_from, token_hash};
 use bulkhead::services::Services;
-use bulkhead::tenancy::{self, NewTenant};
+use bulkhead::tenancy::{self, Act, NewTenant};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 /// Tenants made side by side: the machine's cores are few.
@@ -64,7 +64,7 @@ pub(crate) async fn one(services: &Services, number: u32, hash: &str) -> Result<
     let new = NewTenant {
         slug: slug.clone(),
         name: format!("Resident {number}"),
-        operator: "bench".to_owned(),
+        act: Act::by("bench"),
     };
     let mut secret = [0; 32];
     secret[..4].copy_from_slice(&number.to_be_bytes());

@@ -1,8 +1,9 @@
 //! `bulkhead cell list|add|redeal`.
 
+use super::log::Why;
 use super::out;
 use crate::app::App;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::services::Services;
 use crate::tenancy::cells;
@@ -10,7 +11,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List the cells: login roles, and how many tenants each serves
     List {
@@ -19,12 +20,14 @@ pub(super) enum Command {
         json: bool,
     },
     /// Make one more cell, and move tenants to it
-    Add,
+    Add(Why),
     /// Move tenants from full cells to empty ones, until they are even
     Redeal {
         /// How many tenants to move at most
         #[arg(long, value_name = "TENANTS", default_value_t = u64::MAX, hide_default_value = true)]
         at_most: u64,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -33,8 +36,8 @@ pub(super) async fn run(config: Config, command: Command) -> Result<()> {
     let app = App::start(config, key, false).await?;
     let done = match command {
         Command::List { json } => list(&app.services, json).await,
-        Command::Add => add(&app.services).await,
-        Command::Redeal { at_most } => redeal(&app.services, at_most).await,
+        Command::Add(why) => add(&app.services, &why).await,
+        Command::Redeal { at_most, why } => redeal(&app.services, at_most, &why).await,
     };
     let stopped = app.stop().await;
     done.and(stopped)
@@ -63,19 +66,19 @@ fn hint(load: &cells::Load) -> Option<&'static str> {
     (load.tenants > cells::ROOMY).then_some("over 700 tenants: run `bulkhead cell add`")
 }
 
-async fn add(services: &Services) -> Result<()> {
-    let cell = cells::add(&services.database, &config::operator()).await?;
+async fn add(services: &Services, why: &Why) -> Result<()> {
+    let cell = cells::add(&services.database, &why.act()).await?;
     out::print(&format!("Added cell {} as {}\n", cell.id, cell.login))?;
-    redeal(services, u64::MAX).await
+    redeal(services, u64::MAX, why).await
 }
 
-async fn redeal(services: &Services, at_most: u64) -> Result<()> {
+async fn redeal(services: &Services, at_most: u64, why: &Why) -> Result<()> {
     cells::revoke(&services.database, at_most).await?;
     let planned = cells::to_move(loads(services).await?).min(at_most);
     let style = ProgressStyle::with_template("Moving tenants {bar:32} {pos}/{len}, {eta} left");
     let bar = ProgressBar::new(planned).with_style(style.map_err(Error::internal)?);
-    let (mut moved, operator) = (0, config::operator());
-    while moved < at_most && cells::redeal(&services.database, 1, &operator).await? > 0 {
+    let (mut moved, act) = (0, why.act());
+    while moved < at_most && cells::redeal(&services.database, 1, &act).await? > 0 {
         moved += 1;
         bar.inc(1);
     }

@@ -9,7 +9,7 @@ use crate::identity::{self, BuiltIn, NewMember};
 use crate::media::store::Key;
 use crate::media::{self, NewUpload};
 use crate::services::Services;
-use crate::tenancy::{self, NewTenant};
+use crate::tenancy::{self, Act, NewTenant};
 use image::{ImageFormat, Rgb, RgbImage};
 use object_store::ObjectStoreExt as _;
 use std::io::Cursor;
@@ -48,7 +48,7 @@ async fn make(services: &Services, slug: &str, name: &str) -> Result<()> {
     let new = NewTenant {
         slug: slug.to_owned(),
         name: name.to_owned(),
-        operator: "dev".to_owned(),
+        act: Act::by("dev"),
     };
     let tenant = create_tenant(services, new, &email(BuiltIn::Owner, slug), PASSWORD).await?;
     let password_hash = services.hasher.slot().await?.hash(PASSWORD).await?;

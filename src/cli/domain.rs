@@ -1,8 +1,8 @@
 //! `bulkhead tenant domain list|add|verify|primary|remove`.
 
 use super::confirm::confirm;
+use super::log::Why;
 use super::out;
-use crate::config;
 use crate::database::{PlatformTx, Tenant};
 use crate::error::{Error, Result};
 use crate::services::Services;
@@ -72,6 +72,8 @@ pub(super) struct Which {
     slug: String,
     /// Which domain, e.g. shop.example.com
     host: String,
+    #[command(flatten)]
+    why: Why,
 }
 
 pub(super) async fn run(services: &Services, command: Command) -> Result<()> {
@@ -116,7 +118,7 @@ async fn add(services: &Services, which: &Which, as_json: bool) -> Result<()> {
     let tx = services.database.platform().await?;
     let tenant = tenant(&tx, &which.slug).await?;
     let bases = &services.config.base_domains;
-    let domain = domain::add(&tx, &tenant, &host, bases, &config::operator()).await?;
+    let domain = domain::add(&tx, &tenant, &host, bases, &which.why.act()).await?;
     tx.commit().await?;
     if as_json {
         return out::json(&describe(&domain));
@@ -139,10 +141,10 @@ async fn verify(services: &Services, which: &Which, wait: bool, as_json: bool) -
     let tx = services.database.platform().await?;
     let tenant = tenant(&tx, &which.slug).await?;
     tx.commit().await?;
-    let (database, operator) = (&services.database, config::operator());
+    let (database, act) = (&services.database, which.why.act());
     let (began, spinner) = (Instant::now(), spinner(&host));
     let verified = loop {
-        match domain::verify(database, &dns, &tenant, &host, &operator).await {
+        match domain::verify(database, &dns, &tenant, &host, &act).await {
             Err(Error::Invalid(_)) if wait && began.elapsed() < PATIENCE => sleep(EVERY).await,
             done => break done,
         }
@@ -162,7 +164,7 @@ async fn primary(services: &Services, which: &Which, as_json: bool) -> Result<()
     let host = domain::name(&which.host)?;
     let tx = services.database.platform().await?;
     let tenant = tenant(&tx, &which.slug).await?;
-    let domain = domain::make_primary(&tx, &tenant, &host, &config::operator())
+    let domain = domain::make_primary(&tx, &tenant, &host, &which.why.act())
         .await
         .map_err(|error| absent(error, which))?;
     tx.commit().await?;
@@ -194,7 +196,7 @@ async fn remove(services: &Services, which: &Which, yes: bool) -> Result<()> {
         confirm(&format!("{host} will lead to {slug} no longer"), &host)?;
     }
     let tx = services.database.platform().await?;
-    domain::remove(&tx, &tenant, &host, &config::operator()).await?;
+    domain::remove(&tx, &tenant, &host, &which.why.act()).await?;
     tx.commit().await?;
     out::print(&format!("Removed {host} from {slug}.\n"))
 }
@@ -232,7 +234,7 @@ async fn tenant(tx: &PlatformTx, slug: &str) -> Result<Tenant> {
 }
 
 /// Says what to do about a domain that is not there.
-fn absent(error: Error, Which { slug, host }: &Which) -> Error {
+fn absent(error: Error, Which { slug, host, .. }: &Which) -> Error {
     match error {
         Error::NotFound(_) => Error::config(format!(
             "{slug} has no domain {host}; add it first: bulkhead tenant domain add {slug} {host}"

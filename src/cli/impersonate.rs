@@ -35,8 +35,8 @@ pub(super) struct ImpersonateArgs {
 pub(super) async fn run(services: &Services, args: ImpersonateArgs) -> Result<()> {
     let (database, slug) = (&services.database, args.slug.as_str());
     let act = Act {
-        operator: config::operator(),
         reason: args.reason,
+        ..Act::by(&config::operator())
     };
     let Some(email) = args.member.as_deref().filter(|_| !args.end) else {
         let ended = end(database, (slug, args.member.as_deref()), &act).await?;

@@ -1,14 +1,14 @@
 //! `bulkhead tenant suspend|resume|archive|restore|delete|clone|erasures`.
 
 use super::confirm::confirm;
+use super::log::Why;
 use super::out;
 use super::tenant::{describe, url};
 use crate::app::clone_tenant;
-use crate::config;
 use crate::database::Tenant;
 use crate::error::Result;
 use crate::services::Services;
-use crate::tenancy::{self, Act, NewTenant, erase, lifecycle};
+use crate::tenancy::{self, NewTenant, erase, lifecycle};
 use clap::{Args, Subcommand};
 use entity::platform::erasure;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -42,9 +42,8 @@ pub(super) enum Command {
         /// The copy's name for people [default: the slug]
         #[arg(long)]
         name: Option<String>,
-        /// Why, for the operators' log
-        #[arg(long)]
-        reason: Option<String>,
+        #[command(flatten)]
+        why: Why,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -61,9 +60,8 @@ pub(super) enum Command {
 pub(super) struct Change {
     /// Which
     slug: String,
-    /// Why, for the operators' log
-    #[arg(long)]
-    reason: Option<String>,
+    #[command(flatten)]
+    why: Why,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -73,16 +71,16 @@ pub(super) async fn run(services: &Services, command: Command) -> Result<()> {
     let database = &services.database;
     match command {
         Command::Suspend(change) => {
-            let done = lifecycle::suspend(database, &change.slug, &act(&change)).await?;
+            let done = lifecycle::suspend(database, &change.slug, &change.why.act()).await?;
             told(&change, &done, "its requests are refused and its jobs wait")
         }
         Command::Resume(change) => {
-            let done = lifecycle::resume(database, &change.slug, &act(&change)).await?;
+            let done = lifecycle::resume(database, &change.slug, &change.why.act()).await?;
             told(&change, &done, "it is served again")
         }
         Command::Archive(change) => {
             let spinner = spinner("waiting for its running jobs");
-            let done = lifecycle::archive(database, &change.slug, &act(&change)).await;
+            let done = lifecycle::archive(database, &change.slug, &change.why.act()).await;
             spinner.finish_and_clear();
             let done = done?;
             let until = lifecycle::restorable_until(&done, within(services));
@@ -95,7 +93,8 @@ pub(super) async fn run(services: &Services, command: Command) -> Result<()> {
         }
         Command::Restore(change) => {
             let within = within(services);
-            let done = lifecycle::restore(database, &change.slug, within, &act(&change)).await?;
+            let done =
+                lifecycle::restore(database, &change.slug, within, &change.why.act()).await?;
             told(&change, &done, "as it was before it was archived")
         }
         Command::Delete { change, yes } => delete(services, &change, yes).await,
@@ -103,19 +102,15 @@ pub(super) async fn run(services: &Services, command: Command) -> Result<()> {
             source,
             slug,
             name,
-            reason,
+            why,
             json,
         } => {
-            let act = Act {
-                operator: config::operator(),
-                reason,
-            };
             let new = NewTenant {
                 name: name.unwrap_or_else(|| slug.clone()),
                 slug,
-                operator: act.operator.clone(),
+                act: why.act(),
             };
-            clone(services, &source, new, &act, json).await
+            clone(services, &source, new, json).await
         }
         Command::Erasures { json } => erasures(services, json).await,
     }
@@ -123,13 +118,6 @@ pub(super) async fn run(services: &Services, command: Command) -> Result<()> {
 
 fn within(services: &Services) -> Duration {
     Duration::from_hours(u64::from(services.config.archive_days) * 24)
-}
-
-fn act(change: &Change) -> Act {
-    Act {
-        operator: config::operator(),
-        reason: change.reason.clone(),
-    }
 }
 
 fn told(change: &Change, tenant: &Tenant, what: &str) -> Result<()> {
@@ -158,7 +146,7 @@ async fn delete(services: &Services, change: &Change, yes: bool) -> Result<()> {
             slug,
         )?;
     }
-    let doomed = erase::begin(database, slug, &act(change)).await?;
+    let doomed = erase::begin(database, slug, &change.why.act()).await?;
     let spinner = spinner("erasing");
     let erased = erase::go_on(database, &services.store, doomed.id, |step| {
         spinner.set_message(step.to_owned());
@@ -205,19 +193,13 @@ fn certificate(erased: &erasure::Model, as_json: bool) -> Result<()> {
     ))
 }
 
-async fn clone(
-    services: &Services,
-    source: &str,
-    new: NewTenant,
-    act: &Act,
-    as_json: bool,
-) -> Result<()> {
+async fn clone(services: &Services, source: &str, new: NewTenant, as_json: bool) -> Result<()> {
     let spinner = spinner("copying");
     let copied = || {
         spinner.inc(1);
         spinner.set_message(format!("copying: {} media objects", spinner.position()));
     };
-    let done = clone_tenant(services, source, new, act, copied).await;
+    let done = clone_tenant(services, source, new, copied).await;
     spinner.finish_and_clear();
     let done = done?;
     if as_json {

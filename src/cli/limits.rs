@@ -1,7 +1,7 @@
 //! `bulkhead tenant set|limits`: a tenant's plan, limits and settings.
 
+use super::log::Why;
 use super::out;
-use crate::config;
 use crate::database::Tenant;
 use crate::error::{Error, Result};
 use crate::services::Services;
@@ -37,6 +37,8 @@ pub(super) struct SetArgs {
     /// A feature flag to take away
     #[arg(long = "unset-flag", value_name = "NAME")]
     unset_flags: Vec<String>,
+    #[command(flatten)]
+    why: Why,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -61,7 +63,7 @@ pub(super) async fn set(services: &Services, args: SetArgs) -> Result<()> {
         ..Change::default()
     };
     let tx = services.database.platform().await?;
-    change_tenant(&tx, &args.slug, &change, &config::operator()).await?;
+    change_tenant(&tx, &args.slug, &change, &args.why.act()).await?;
     tx.commit().await?;
     show(services, &args.slug, args.json).await
 }

@@ -57,8 +57,8 @@ async fn erase(services: &Services, command: Command) -> Result<()> {
         confirm(&act, &member)?;
     }
     let act = Act {
-        operator: config::operator(),
         reason: Some(reason),
+        ..Act::by(&config::operator())
     };
     let erased = erase_member(services, &tenant, &member, &act).await?;
     if json {

@@ -14,6 +14,7 @@ mod hardening;
 mod impersonate;
 mod lifecycle;
 mod limits;
+mod log;
 mod mail;
 mod member;
 mod out;
@@ -93,6 +94,8 @@ enum Command {
     /// Look at the cells, add one, deal the tenants to them anew
     #[command(subcommand)]
     Cell(cell::Command),
+    /// Show who changed what, when and why
+    Log(log::LogArgs),
     /// Erase members of tenants
     #[command(subcommand)]
     Member(member::Command),
@@ -139,6 +142,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Jobs(command) => queue::run(config, command).await,
         Command::Plan(command) => plan::run(config, command).await,
         Command::Cell(command) => cell::run(config, command).await,
+        Command::Log(args) => log::run(config, args).await,
         Command::Member(command) => member::run(config, command).await,
         Command::Mail(command) => mail::run(&config, command).await,
         Command::Audit(command) => return audit::run(config, command).await,

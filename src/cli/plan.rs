@@ -1,8 +1,9 @@
 //! `bulkhead plan list|set|delete`.
 
+use super::log::Why;
 use super::{limits, out};
 use crate::app::App;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::Result;
 use crate::services::Services;
 use crate::tenancy::limits::{Plan, delete_plan, plans, set_plan};
@@ -25,6 +26,8 @@ pub(super) enum Command {
         /// A limit: a number or `unlimited`; what is not named stays
         #[arg(long = "limit", value_name = "LIMIT=VALUE", value_parser = limits::plan_limit)]
         limits: Vec<(Limit, Option<u64>)>,
+        #[command(flatten)]
+        why: Why,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -33,6 +36,8 @@ pub(super) enum Command {
     Delete {
         /// Which
         name: String,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -41,8 +46,13 @@ pub(super) async fn run(config: Config, command: Command) -> Result<()> {
     let app = App::start(config, key, false).await?;
     let done = match command {
         Command::List { json } => list(&app.services, json).await,
-        Command::Set { name, limits, json } => set(&app.services, &name, limits, json).await,
-        Command::Delete { name } => delete(&app.services, &name).await,
+        Command::Set {
+            name,
+            limits,
+            why,
+            json,
+        } => set(&app.services, (&name, limits), &why, json).await,
+        Command::Delete { name, why } => delete(&app.services, &name, &why).await,
     };
     let stopped = app.stop().await;
     done.and(stopped)
@@ -69,13 +79,13 @@ async fn list(services: &Services, as_json: bool) -> Result<()> {
 
 async fn set(
     services: &Services,
-    name: &str,
-    limits: Vec<(Limit, Option<u64>)>,
+    (name, limits): (&str, Vec<(Limit, Option<u64>)>),
+    why: &Why,
     as_json: bool,
 ) -> Result<()> {
     let tx = services.database.platform().await?;
     let limits = limits.into_iter().collect();
-    let plan = set_plan(&tx, name, &limits, &config::operator()).await?;
+    let plan = set_plan(&tx, name, &limits, &why.act()).await?;
     tx.commit().await?;
     if as_json {
         return out::json(&describe(&plan));
@@ -87,9 +97,9 @@ async fn set(
     out::print(&out::table(["LIMIT", "ALLOWED"], rows))
 }
 
-async fn delete(services: &Services, name: &str) -> Result<()> {
+async fn delete(services: &Services, name: &str, why: &Why) -> Result<()> {
     let tx = services.database.platform().await?;
-    delete_plan(&tx, name, &config::operator()).await?;
+    delete_plan(&tx, name, &why.act()).await?;
     tx.commit().await?;
     out::print(&format!("Deleted the plan {name}.\n"))
 }

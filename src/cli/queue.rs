@@ -1,8 +1,9 @@
 //! `bulkhead jobs lanes|pause|resume|drain|set|list|show|retry|cancel|top`.
 
+use super::log::Why;
 use super::{out, top};
 use crate::app::App;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::jobs::operate::{self, Change, Filter, JobDetail, Which};
 use crate::resources;
@@ -61,6 +62,8 @@ pub(super) enum Command {
         /// Jobs that may begin at once, where there is a rate
         #[arg(long)]
         burst: Option<i32>,
+        #[command(flatten)]
+        why: Why,
     },
     /// List jobs, newest first
     List {
@@ -127,6 +130,8 @@ pub(super) struct JobArgs {
     /// With --kind: only those of this tenant
     #[arg(long, value_name = "SLUG", requires = "kind")]
     tenant: Option<String>,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// A limit, or none.
@@ -158,6 +163,7 @@ pub(super) async fn run(config: Config, command: Command) -> Result<()> {
             cap,
             rate,
             burst,
+            why,
         } => {
             let change = Change {
                 weight,
@@ -165,7 +171,7 @@ pub(super) async fn run(config: Config, command: Command) -> Result<()> {
                 rate: rate.map(|rate| rate.0),
                 burst,
             };
-            set(services, &lanes, change).await
+            set(services, &lanes, change, &why).await
         }
         Command::List {
             lanes,
@@ -263,7 +269,7 @@ fn lanes_of(number: u64) -> String {
 async fn pause(services: &Services, lanes: &LaneArgs, why: Option<&str>) -> Result<Which> {
     let which = some(services, lanes).await?;
     let tx = services.database.platform().await?;
-    let changed = operate::pause(&tx, &which, why, &config::operator()).await?;
+    let changed = operate::pause(&tx, &which, why, &Why::default().act()).await?;
     tx.commit().await?;
     let done = if why.is_some() { "paused" } else { "resumed" };
     out::print(&format!("{} {done}\n", lanes_of(changed)))?;
@@ -283,10 +289,10 @@ async fn drain(services: &Services, lanes: &LaneArgs, why: &str) -> Result<()> {
     }
 }
 
-async fn set(services: &Services, lanes: &LaneArgs, change: Change) -> Result<()> {
+async fn set(services: &Services, lanes: &LaneArgs, change: Change, why: &Why) -> Result<()> {
     let which = some(services, lanes).await?;
     let tx = services.database.platform().await?;
-    let changed = operate::set(&tx, &which, change, &config::operator()).await?;
+    let changed = operate::set(&tx, &which, change, &why.act()).await?;
     tx.commit().await?;
     out::print(&format!("{} set\n", lanes_of(changed)))
 }
@@ -388,17 +394,17 @@ async fn each(services: &Services, several: JobArgs, verb: Verb) -> Result<()> {
             (ids, total)
         }
     };
-    let (operator, kinds) = (config::operator(), resources::jobs());
+    let (act, kinds) = (several.why.act(), resources::jobs());
     let mut changed = 0;
     for id in ids {
         let done = match verb {
             Verb::Retry => {
                 let tx = services.database.platform().await?;
-                let begun = operate::retry(&tx, id, &operator).await?;
+                let begun = operate::retry(&tx, id, &act).await?;
                 tx.commit().await?;
                 begun
             }
-            Verb::Cancel => Box::pin(operate::cancel(services, &kinds, id, &operator)).await?,
+            Verb::Cancel => Box::pin(operate::cancel(services, &kinds, id, &act)).await?,
         };
         changed += usize::from(done);
     }

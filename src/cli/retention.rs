@@ -1,7 +1,7 @@
 //! `bulkhead audit retention`: how long histories are kept.
 
+use super::log::Why;
 use super::out;
-use crate::config;
 use crate::database::Tenant;
 use crate::error::{Error, Result};
 use crate::services::Services;
@@ -34,6 +34,8 @@ pub(super) struct Args {
     /// Do not
     #[arg(long)]
     no_archive: bool,
+    #[command(flatten)]
+    why: Why,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -62,7 +64,7 @@ pub(super) async fn run(services: &Services, args: &Args) -> Result<ExitCode> {
                 retention: change,
                 ..Change::default()
             };
-            vec![change_tenant(&tx, slug, &change, &config::operator()).await?]
+            vec![change_tenant(&tx, slug, &change, &args.why.act()).await?]
         }
     };
     tx.commit().await?;

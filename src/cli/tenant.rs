@@ -1,8 +1,9 @@
 //! `bulkhead tenant create|list|show`; the files beside it have the rest.
 
+use super::log::Why;
 use super::{check, domain, impersonate, lifecycle, limits, out};
 use crate::app::{App, create_tenant};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::database::Tenant;
 use crate::error::{Error, Result};
 use crate::services::Services;
@@ -26,6 +27,8 @@ pub(super) enum Command {
         /// Read the owner's password from standard input instead of making one up
         #[arg(long)]
         password_stdin: bool,
+        #[command(flatten)]
+        why: Why,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -81,6 +84,7 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode> {
             name,
             owner,
             password_stdin,
+            why,
             json,
         } => {
             let password = if password_stdin {
@@ -97,6 +101,7 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode> {
                     owner,
                     password,
                     shown: !password_stdin,
+                    why,
                     json,
                 },
             )
@@ -124,15 +129,15 @@ struct New {
     owner: String,
     password: String,
     shown: bool,
+    why: Why,
     json: bool,
 }
 
 async fn create(services: &Services, new: New) -> Result<()> {
-    let operator = config::operator();
     let made = NewTenant {
         slug: new.slug,
         name: new.name,
-        operator,
+        act: new.why.act(),
     };
     let tenant = create_tenant(services, made, &new.owner, &new.password).await?;
     let password = if new.shown {

@@ -1,7 +1,6 @@
 //! Erasing a person: their member, what goes with it, and what the history has of them. Nothing brings it back.
 
 use super::{BuiltIn, by_email};
-use crate::actor::{Actor, Attribution};
 use crate::database::{Tenant, TenantTx};
 use crate::error::{Error, Result};
 use crate::graphql::parse_global_id;
@@ -9,7 +8,6 @@ use crate::history::erase;
 use crate::media::{self, exports};
 use crate::services::Services;
 use crate::tenancy::Act;
-use crate::tenancy::log::log;
 use crate::tenancy::quota::take_turn;
 use entity::platform::tenant::{self, State};
 use entity::tenant::{member, member_role, role};
@@ -62,19 +60,10 @@ pub async fn erase_member(
     let tx = database.platform().await?;
     let held = tenant::Entity::find_by_id(tenant.id).lock_shared().one(&tx);
     may_erase(&held.await?.ok_or_else(|| gone(tenant, who))?)?;
-    let detail = json!({ "member": found.member, "reason": act.reason });
-    log(
-        &tx,
-        &act.operator,
-        ("member.erase", Some(tenant.id)),
-        detail,
-    )
-    .await?;
-    let attribution = Attribution {
-        reason: act.reason.clone(),
-        ..Actor::Operator(act.operator.clone()).into()
-    };
-    let tx = tx.enter(Arc::clone(tenant), &attribution).await?;
+    let detail = json!({ "member": found.member });
+    act.log(&tx, ("member.erase", Some(tenant.id)), detail)
+        .await?;
+    let tx = tx.enter(Arc::clone(tenant), &act.attribution()).await?;
     let erased = remove(&tx, &found).await;
     let (erased, exports) = tx.settle(erased).await?;
     // One may have been made since they were looked for.

@@ -60,7 +60,7 @@ pub async fn begin(
     let (id, now) = (tx.new_id(), tx.now());
     let (token, expires_at) = (new_token(TOKEN_PREFIX), now + lasts);
     let detail = json!({ "session": id, "member": member, "until": expires_at.to_rfc3339() });
-    act.log(&tx, "tenant.impersonate", tenant.id, detail)
+    act.log(&tx, ("tenant.impersonate", Some(tenant.id)), detail)
         .await?;
     let tx = enter(tx, tenant, act).await?;
     let session = session::ActiveModel {
@@ -114,7 +114,7 @@ pub async fn end(
     let live = Live::find_by_statement(live).all(&tx).await?;
     for Live { id, member_id } in &live {
         let detail = json!({ "session": id, "member": member_id });
-        act.log(&tx, "tenant.impersonate.end", tenant.id, detail)
+        act.log(&tx, ("tenant.impersonate.end", Some(tenant.id)), detail)
             .await?;
     }
     let tx = enter(tx, tenant, act).await?;

@@ -1,12 +1,11 @@
 //! What operators see of the queue, and do to it: lanes of all tenants, jobs with their whole errors.
 
 use super::{Kinds, rows};
-use crate::actor::Actor;
 use crate::clock::Timestamp;
 use crate::database::{PlatformTx, Tenant};
 use crate::error::{Error, Result};
 use crate::services::Services;
-use crate::tenancy::log::log;
+use crate::tenancy::Act;
 use entity::platform::tenant::State;
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value};
 use serde::Serialize;
@@ -145,12 +144,7 @@ pub async fn lanes(tx: &PlatformTx, which: &Which) -> Result<Vec<Lane>> {
 }
 
 /// Pauses lanes, saying why, or resumes them, kinds that are held back in them too. Returns how many it changed. In force from the next claim on.
-pub async fn pause(
-    tx: &PlatformTx,
-    which: &Which,
-    why: Option<&str>,
-    operator: &str,
-) -> Result<u64> {
+pub async fn pause(tx: &PlatformTx, which: &Which, why: Option<&str>, act: &Act) -> Result<u64> {
     let action = if why.is_some() {
         "jobs.pause"
     } else {
@@ -173,7 +167,7 @@ pub async fn pause(
     }
     tx.notify_jobs(&lanes, false).await?;
     let detail = json!({ "queue": which.queue, "reason": why, "lanes": changed.len() });
-    log(tx, operator, (action, which.tenant), detail).await?;
+    act.log(tx, (action, which.tenant), detail).await?;
     u64::try_from(changed.len()).map_err(Error::internal)
 }
 
@@ -190,7 +184,7 @@ async fn forget_failures(tx: &PlatformTx, which: &Which) -> Result<()> {
 }
 
 /// Changes lanes. Returns how many there are. In force from the next claim on.
-pub async fn set(tx: &PlatformTx, which: &Which, change: Change, operator: &str) -> Result<u64> {
+pub async fn set(tx: &PlatformTx, which: &Which, change: Change, act: &Act) -> Result<u64> {
     let values: [Value; 8] = [
         which.tenant.into(),
         which.queue.clone().into(),
@@ -217,7 +211,7 @@ pub async fn set(tx: &PlatformTx, which: &Which, change: Change, operator: &str)
     let detail = json!({
         "queue": which.queue, "weight": change.weight, "cap": change.cap, "rate": change.rate, "burst": change.burst,
     });
-    log(tx, operator, ("jobs.set", which.tenant), detail).await?;
+    act.log(tx, ("jobs.set", which.tenant), detail).await?;
     u64::try_from(changed.len()).map_err(Error::internal)
 }
 
@@ -272,7 +266,7 @@ pub async fn find(tx: &PlatformTx, id: Uuid) -> Result<JobDetail> {
 /// Ends a job that waits, and tells one that runs to end. False: it is over. A tenant's is ended in a unit of work of that
 /// tenant's, for its kind may have something to tidy up there; so it is in the log before. Where a tenant has none now, because
 /// it is archived or not migrated, nothing is tidied up.
-pub async fn cancel(services: &Services, kinds: &Kinds, id: Uuid, operator: &str) -> Result<bool> {
+pub async fn cancel(services: &Services, kinds: &Kinds, id: Uuid, act: &Act) -> Result<bool> {
     let database = &services.database;
     let tx = database.platform().await?;
     let job = find(&tx, id).await?;
@@ -283,17 +277,16 @@ pub async fn cancel(services: &Services, kinds: &Kinds, id: Uuid, operator: &str
     };
     let tx = database.platform().await?;
     let detail = json!({ "job": id, "kind": job.kind, "tenant": job.tenant });
-    log(&tx, operator, ("jobs.cancel", None), detail).await?;
+    act.log(&tx, ("jobs.cancel", None), detail).await?;
     let is_ended = match tenant {
         None => {
-            let done: Option<String> = act(&tx, "cancel_job", id).await?;
+            let done: Option<String> = call(&tx, "cancel_job", id).await?;
             tx.commit().await?;
             done.is_some_and(|done| done != "over")
         }
         Some(tenant) => {
             tx.commit().await?;
-            let by = Actor::Operator(operator.to_owned());
-            let tx = database.write(&tenant, &by.into()).await?;
+            let tx = database.write(&tenant, &act.attribution()).await?;
             let cancelled = rows::cancel(&tx, kinds, id).await;
             tx.settle(cancelled).await?.unwrap_or(false)
         }
@@ -317,13 +310,12 @@ async fn with_units(services: &Services, id: Uuid) -> Result<Option<Arc<Tenant>>
 }
 
 /// Begins a job anew that is dead or cancelled; one that waits for its time has it now. False: it runs, or is done.
-pub async fn retry(tx: &PlatformTx, id: Uuid, operator: &str) -> Result<bool> {
+pub async fn retry(tx: &PlatformTx, id: Uuid, act: &Act) -> Result<bool> {
     let job = find(tx, id).await?;
-    let lane: Option<i32> = act(tx, "retry_job", id).await?;
+    let lane: Option<i32> = call(tx, "retry_job", id).await?;
     tx.notify_jobs(lane.as_slice(), false).await?;
-    log(
+    act.log(
         tx,
-        operator,
         ("jobs.retry", None),
         json!({ "job": id, "kind": job.kind, "tenant": job.tenant }),
     )
@@ -332,7 +324,7 @@ pub async fn retry(tx: &PlatformTx, id: Uuid, operator: &str) -> Result<bool> {
 }
 
 /// Calls one of the platform's functions that change a job, for whoever owns it.
-async fn act<T: sea_orm::TryGetable>(
+async fn call<T: sea_orm::TryGetable>(
     tx: &PlatformTx,
     function: &str,
     id: Uuid,

@@ -1,7 +1,7 @@
 //! Cells as the registry has them: which one a new tenant is dealt to, one more of them, and tenants moved from full ones to
 //! empty ones. A cell is a login role; the more tenants it serves, the longer PostgreSQL takes to let it take a role.
 
-use super::log::log;
+use super::log::Act;
 use crate::database::{Database, PlatformTx, identifier, lock_migrations};
 use crate::error::{Error, Result};
 use entity::platform::cell;
@@ -44,7 +44,7 @@ pub async fn all(tx: &PlatformTx) -> Result<Vec<Load>> {
 }
 
 /// Makes one more cell. It is empty: [`redeal`] moves tenants to it.
-pub async fn add(database: &Database, operator: &str) -> Result<cell::Model> {
+pub async fn add(database: &Database, act: &Act) -> Result<cell::Model> {
     let tx = database.platform().await?;
     // Two at once would make the same one.
     lock_migrations(&tx).await?;
@@ -54,7 +54,7 @@ pub async fn add(database: &Database, operator: &str) -> Result<cell::Model> {
         .ok_or_else(|| Error::config("there are as many cells as there can be"))?;
     let login = database.add_cell(&tx, id).await?;
     let detail = serde_json::json!({ "cell": id, "login": login });
-    log(&tx, operator, ("cell.add", None), detail).await?;
+    act.log(&tx, ("cell.add", None), detail).await?;
     tx.commit().await?;
     Ok(cell::Model { id, login })
 }
@@ -73,10 +73,10 @@ pub fn to_move(mut loads: Vec<Load>) -> u64 {
 /// Moves tenants from the fullest cell to the emptiest, `at_most` so many, and takes from former cells the tenants that they
 /// may no longer serve. How many it moved; 0 when they are even. One tenant a transaction: stopped anywhere, it goes on the
 /// next time. No request fails for it: while a server may still route by the old row, both cells may serve the tenant.
-pub async fn redeal(database: &Database, at_most: u64, operator: &str) -> Result<u64> {
+pub async fn redeal(database: &Database, at_most: u64, act: &Act) -> Result<u64> {
     revoke(database, at_most).await?;
     let mut moved = 0;
-    while moved < at_most && move_one(database, operator).await? {
+    while moved < at_most && move_one(database, act).await? {
         moved += 1;
     }
     if moved > 0 {
@@ -110,7 +110,7 @@ const MOVABLE: &str = "SELECT t.id, t.role_name, c.login FROM tenant t JOIN cell
     WHERE t.cell_id = $1 AND t.state = 'active' AND NOT EXISTS (SELECT FROM former_cell f WHERE f.tenant_id = t.id)
     ORDER BY t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED";
 
-async fn move_one(database: &Database, operator: &str) -> Result<bool> {
+async fn move_one(database: &Database, act: &Act) -> Result<bool> {
     let tx = database.platform().await?;
     let loads = all(&tx).await?;
     let Some((from, to)) = next_move(&loads) else {
@@ -130,7 +130,7 @@ async fn move_one(database: &Database, operator: &str) -> Result<bool> {
     let former = "INSERT INTO former_cell (tenant_id, cell_id) VALUES ($1, $2)";
     run(&tx, former, vec![id.into(), from.into()]).await?;
     let detail = serde_json::json!({ "from": from, "to": to });
-    log(&tx, operator, ("tenant.cell", Some(id)), detail).await?;
+    act.log(&tx, ("tenant.cell", Some(id)), detail).await?;
     tx.notify_tenant(id).await?;
     tx.commit().await?;
     Ok(true)

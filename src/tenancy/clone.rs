@@ -3,7 +3,8 @@
 //! The new tenant is `provisioning` until all of it is there; whoever begins it again goes on where it was cut.
 
 use super::create::create_from;
-use super::lifecycle::{Act, enter, lock, refused};
+use super::lifecycle::{enter, lock, refused};
+use super::log::Act;
 use super::{NewTenant, by_slug};
 use crate::actor::{Actor, Attribution};
 use crate::database::{Database, TEMPLATE_SCHEMA, Tenant, TenantTx, identifier};

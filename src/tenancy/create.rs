@@ -1,9 +1,8 @@
 //! A new tenant: registry row, schema, role and grants, in one transaction, so that it ends absent or complete.
 
 use super::home::{self, Furnished, Home};
-use super::log::log;
+use super::log::Act;
 use super::{limits, spares, template};
-use crate::actor::{Actor, Attribution};
 use crate::database::{Database, PlatformTx, Tenant, TenantTx};
 use crate::error::{Error, OnConstraint as _, Result};
 use entity::platform::tenant;
@@ -45,8 +44,8 @@ pub struct NewTenant {
     pub slug: String,
     /// Its name for people.
     pub name: String,
-    /// Who makes it.
-    pub operator: String,
+    /// Who makes it, and why.
+    pub act: Act,
 }
 
 /// Makes the tenant and returns the open unit of work, now inside its schema: the caller writes the first rows and commits.
@@ -84,11 +83,7 @@ pub(super) async fn create_from(
     };
     // Last: it is in the tenant's history too, which is there now.
     noted(&tx, &new, &tenant, source).await?;
-    tx.enter(
-        Arc::new(tenant),
-        &Attribution::from(Actor::Operator(new.operator)),
-    )
-    .await
+    tx.enter(Arc::new(tenant), &new.act.attribution()).await
 }
 
 /// Writes the tenant's row.
@@ -126,11 +121,12 @@ async fn noted(
     let mut detail = json!({ "slug": tenant.slug, "name": tenant.name });
     if let Some(source) = source {
         let copied = json!({ "as": tenant.slug });
-        log(tx, &new.operator, ("tenant.clone", Some(source.id)), copied).await?;
+        let action = ("tenant.clone", Some(source.id));
+        new.act.log(tx, action, copied).await?;
         detail["cloneOf"] = source.slug.as_str().into();
     }
     let action = ("tenant.create", Some(tenant.id));
-    log(tx, &new.operator, action, detail).await
+    new.act.log(tx, action, detail).await
 }
 
 /// What a copy takes over from the registry's row of its source.

@@ -5,7 +5,7 @@
 
 use super::dns::{Dns, Proof, Record};
 use super::host::{self, Authority};
-use super::log::log;
+use super::log::Act;
 use crate::database::{Database, PlatformTx, Tenant};
 use crate::error::{Error, OnConstraint as _, Result};
 use crate::secret::new_token;
@@ -40,7 +40,7 @@ pub async fn add(
     tenant: &Tenant,
     host: &str,
     base_domains: &[String],
-    operator: &str,
+    act: &Act,
 ) -> Result<Domain> {
     check(host, base_domains)?;
     lock(tx, tenant).await?;
@@ -67,7 +67,7 @@ pub async fn add(
     };
     let row = row.insert(tx).await?;
     tx.notify_tenant(tenant.id).await?;
-    noted(tx, tenant, &row, ("add", operator)).await?;
+    noted(tx, tenant, &row, ("add", act)).await?;
     Ok(row)
 }
 
@@ -78,7 +78,7 @@ pub async fn verify(
     dns: &Dns,
     tenant: &Tenant,
     host: &str,
-    operator: &str,
+    act: &Act,
 ) -> Result<Domain> {
     let tx = database.platform().await?;
     let claim = find(&tx, tenant, host).await?;
@@ -88,12 +88,12 @@ pub async fn verify(
     }
     let proof = dns.prove(claim).await?;
     let tx = database.platform().await?;
-    let verified = proven(&tx, tenant, proof, operator).await?;
+    let verified = proven(&tx, tenant, proof, act).await?;
     tx.commit().await?;
     Ok(verified)
 }
 
-async fn proven(tx: &PlatformTx, tenant: &Tenant, proof: Proof, operator: &str) -> Result<Domain> {
+async fn proven(tx: &PlatformTx, tenant: &Tenant, proof: Proof, act: &Act) -> Result<Domain> {
     let claim = proof.of();
     lock(tx, tenant).await?;
     let found = find(tx, tenant, &claim.host).await?;
@@ -111,7 +111,7 @@ async fn proven(tx: &PlatformTx, tenant: &Tenant, proof: Proof, operator: &str) 
         .await
         .on_constraint("domain_verified_key", || taken(&claim.host))?;
     tx.notify_tenant(tenant.id).await?;
-    noted(tx, tenant, &row, ("verify", operator)).await?;
+    noted(tx, tenant, &row, ("verify", act)).await?;
     Ok(row)
 }
 
@@ -120,7 +120,7 @@ pub async fn make_primary(
     tx: &PlatformTx,
     tenant: &Tenant,
     host: &str,
-    operator: &str,
+    act: &Act,
 ) -> Result<Domain> {
     lock(tx, tenant).await?;
     let found = find(tx, tenant, host).await?;
@@ -145,12 +145,12 @@ pub async fn make_primary(
     row.is_primary = Set(true);
     let row = row.update(tx).await?;
     tx.notify_tenant(tenant.id).await?;
-    noted(tx, tenant, &row, ("primary", operator)).await?;
+    noted(tx, tenant, &row, ("primary", act)).await?;
     Ok(row)
 }
 
 /// Gives the host up; at once anybody may claim and prove it.
-pub async fn remove(tx: &PlatformTx, tenant: &Tenant, host: &str, operator: &str) -> Result<()> {
+pub async fn remove(tx: &PlatformTx, tenant: &Tenant, host: &str, act: &Act) -> Result<()> {
     lock(tx, tenant).await?;
     let row = match find(tx, tenant, host).await {
         Err(Error::NotFound(_)) => return Ok(()),
@@ -158,7 +158,7 @@ pub async fn remove(tx: &PlatformTx, tenant: &Tenant, host: &str, operator: &str
     };
     row.clone().delete(tx).await?;
     tx.notify_tenant(tenant.id).await?;
-    noted(tx, tenant, &row, ("remove", operator)).await
+    noted(tx, tenant, &row, ("remove", act)).await
 }
 
 /// The tenant's claim of this host.
@@ -203,9 +203,9 @@ async fn noted(
     tx: &PlatformTx,
     tenant: &Tenant,
     domain: &Domain,
-    (act, operator): (&str, &str),
+    (what, act): (&str, &Act),
 ) -> Result<()> {
     let detail = serde_json::json!({ "slug": tenant.slug, "host": domain.host });
-    let action = format!("tenant.domain.{act}");
-    log(tx, operator, (&action, Some(tenant.id)), detail).await
+    let action = format!("tenant.domain.{what}");
+    act.log(tx, (&action, Some(tenant.id)), detail).await
 }

@@ -3,7 +3,8 @@
 //! Each step is one transaction under the tenant's row lock and finds for itself what is left to do, so whoever comes
 //! after a crash goes on, and two at once do no harm.
 
-use super::lifecycle::{Act, enter, lock, lock_role, refused};
+use super::lifecycle::{enter, lock, lock_role, refused};
+use super::log::Act;
 use crate::clock::Timestamp;
 use crate::database::{Database, PlatformTx, Tenant, identifier};
 use crate::error::{Error, Result};
@@ -283,7 +284,7 @@ async fn finish(database: &Database, store: &Store, id: Uuid) -> Result<erasure:
             "slug": certificate.slug, "tables": certificate.tables, "rows": certificate.rows,
             "jobs": certificate.jobs, "objects": certificate.objects, "bytes": certificate.bytes,
         });
-        act.log(&tx, "tenant.erased", id, detail).await?;
+        act.log(&tx, ("tenant.erased", Some(id)), detail).await?;
         tx.notify_tenant(id).await?;
     }
     let certificate = erasure::Entity::find_by_id(id).one(&tx).await?;

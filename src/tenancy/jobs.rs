@@ -1,6 +1,6 @@
 //! What the tenancy has to do by the clock.
 
-use super::{cells, erase, log, retries};
+use super::{Act, cells, erase, log, retries};
 use crate::error::Result;
 use crate::jobs::{CatchUp, Cron, PlatformContext, PlatformJob};
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ impl PlatformJob for Tidy {
         let database = &ctx.services.database;
         let migrated = database.migrate_tenants().await;
         // Whatever became of the one before.
-        let dealt = cells::redeal(database, MOVES, "system:tidy").await;
+        let dealt = cells::redeal(database, MOVES, &Act::by("system:tidy")).await;
         log::end_impersonations(database).await?;
         dealt?;
         migrated

@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::database::{Database, PlatformTx, Tenant, identifier};
 use crate::error::{Error, Result};
 use crate::tenancy::limits::no_tenant;
-use crate::tenancy::log::log;
+use crate::tenancy::log::Act;
 use entity::platform::tenant::{ActiveModel, Column, Entity, State};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
@@ -20,31 +20,6 @@ use uuid::Uuid;
 const JOBS_END: Duration = Duration::from_mins(2);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// Who does it, and why.
-#[derive(Clone, Debug)]
-pub struct Act {
-    /// As the operating system or the operator API knows them.
-    pub operator: String,
-    /// In their words.
-    pub reason: Option<String>,
-}
-
-impl Act {
-    /// Writes it down, with what else there is to say.
-    pub async fn log(
-        &self,
-        tx: &PlatformTx,
-        action: &str,
-        tenant: Uuid,
-        mut detail: serde_json::Value,
-    ) -> Result<()> {
-        if let Some(reason) = &self.reason {
-            detail["reason"] = reason.as_str().into();
-        }
-        log(tx, &self.operator, (action, Some(tenant)), detail).await
-    }
-}
 
 /// The tenant with this slug, its row locked until the unit of work ends; a clear error if there is none.
 pub async fn lock(tx: &PlatformTx, slug: &str) -> Result<Tenant> {
@@ -191,7 +166,7 @@ pub(super) async fn enter(
         (_, State::Provisioning) => "tenant.create",
     };
     let detail = serde_json::json!({ "slug": tenant.slug, "from": from.to_value() });
-    act.log(tx, action, tenant.id, detail).await?;
+    act.log(tx, (action, Some(tenant.id)), detail).await?;
     tx.notify_tenant(tenant.id).await?;
     Ok(tenant)
 }

@@ -1,7 +1,7 @@
 //! Plans, a tenant's own limits, its settings: how operators set them. Every change is in the operators' log, and every
 //! server hears of it. Plans are locked before tenants, so no two of these acts wait for each other.
 
-use super::log::log;
+use super::log::Act;
 use super::registry::by_slug;
 use crate::database::{PlatformTx, Tenant};
 use crate::error::{Error, Result};
@@ -72,7 +72,7 @@ pub async fn change_tenant(
     tx: &PlatformTx,
     slug: &str,
     change: &Change,
-    operator: &str,
+    act: &Act,
 ) -> Result<Tenant> {
     check(change)?;
     let plans = plan::Entity::find()
@@ -115,7 +115,7 @@ pub async fn change_tenant(
     refresh(tx, "t.id = $1", id.into()).await?;
     tx.notify_tenant(id).await?;
     let detail = json!({ "from": described(&before), "to": described(&after) });
-    log(tx, operator, ("tenant.set", Some(id)), detail).await?;
+    act.log(tx, ("tenant.set", Some(id)), detail).await?;
     by_slug(tx, slug).await?.ok_or_else(|| no_tenant(slug))
 }
 
@@ -150,7 +150,7 @@ pub async fn set_plan(
     tx: &PlatformTx,
     name: &str,
     limits: &BTreeMap<Limit, Option<u64>>,
-    operator: &str,
+    act: &Act,
 ) -> Result<Plan> {
     check_plan_name(name)?;
     for (limit, value) in limits {
@@ -180,15 +180,15 @@ pub async fn set_plan(
     let written = written.update(tx).await?;
     for tenant in refresh(tx, "t.plan = $1", name.into()).await? {
         let action = ("tenant.limits", Some(tenant));
-        log(tx, operator, action, detail.clone()).await?;
+        act.log(tx, action, detail.clone()).await?;
         tx.notify_tenant(tenant).await?;
     }
-    log(tx, operator, ("plan.set", None), detail).await?;
+    act.log(tx, ("plan.set", None), detail).await?;
     Ok(written)
 }
 
 /// Deletes a plan that no tenant has.
-pub async fn delete_plan(tx: &PlatformTx, name: &str, operator: &str) -> Result<()> {
+pub async fn delete_plan(tx: &PlatformTx, name: &str, act: &Act) -> Result<()> {
     let plan = locked_plan(tx, name).await?;
     if name == DEFAULT {
         let why = format!("The plan {DEFAULT} stays: new tenants have it.");
@@ -203,7 +203,7 @@ pub async fn delete_plan(tx: &PlatformTx, name: &str, operator: &str) -> Result<
     }
     plan::Entity::delete_by_id(name).exec(tx).await?;
     let detail = json!({ "plan": name, "limits": plan.limits });
-    log(tx, operator, ("plan.delete", None), detail).await
+    act.log(tx, ("plan.delete", None), detail).await
 }
 
 /// The limit of this name.

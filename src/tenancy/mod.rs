@@ -26,6 +26,6 @@ mod template;
 pub use create::{NewTenant, create};
 pub use dns::{Dns, Record};
 pub use keeper::Keeper;
-pub use lifecycle::Act;
+pub use log::Act;
 pub use registry::{Registry, all, by_slug, domains};
 pub use template::render as render_template;

@@ -186,10 +186,7 @@ async fn an_erasure_outlasts_the_links((tenant, owner): (Tenant, String)) {
     let made = begin(&tenant, &owner, "a.csv", "text/csv", 4).await;
     let services = &tenant.world.app.services;
     let (database, store) = (&services.database, &services.store);
-    let act = Act {
-        operator: "ops".to_owned(),
-        reason: None,
-    };
+    let act = Act::by("ops");
     lifecycle::archive(database, &tenant.slug, &act)
         .await
         .unwrap();

@@ -9,7 +9,7 @@ use bulkhead::actor::{Actor, Attribution};
 use bulkhead::app::{App, create_tenant};
 use bulkhead::config::Config;
 use bulkhead::identity::{self, BuiltIn, NewMember};
-use bulkhead::tenancy::NewTenant;
+use bulkhead::tenancy::{Act, NewTenant};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,7 +82,7 @@ async fn make(app: &App) -> Result<(), bulkhead::error::Error> {
         let new = NewTenant {
             slug: slug.to_owned(),
             name: mark(slug, "tenant"),
-            operator: "bench".to_owned(),
+            act: Act::by("bench"),
         };
         let tenant = create_tenant(services, new, &email(slug, "first"), PASSWORD).await?;
         let attribution = Attribution {

@@ -11,7 +11,7 @@ use crate::stats::median;
 use crate::{Common, Result, server};
 use bulkhead::app::{App, create_tenant, provision};
 use bulkhead::config::Config;
-use bulkhead::tenancy::{NewTenant, spares};
+use bulkhead::tenancy::{Act, NewTenant, spares};
 use clap::Args;
 use stall::{Waits, during};
 use std::path::Path;
@@ -223,7 +223,7 @@ async fn tenants(app: &App, first: u32, samples: u32) -> Result<Vec<f64>> {
         let new = NewTenant {
             slug: population::slug(number),
             name: format!("Resident {number}"),
-            operator: "bench".to_owned(),
+            act: Act::by("bench"),
         };
         let began = Instant::now();
         provision(&app.services.database, new, OWNER, hash.clone())
@@ -240,7 +240,7 @@ async fn create(app: &App, number: u32) -> Result<f64> {
     let new = NewTenant {
         slug: format!("library-{number}"),
         name: format!("Library {number}"),
-        operator: "bench".to_owned(),
+        act: Act::by("bench"),
     };
     let began = Instant::now();
     create_tenant(&app.services, new, OWNER, PASSWORD)

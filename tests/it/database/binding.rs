@@ -4,7 +4,7 @@ use super::{add, adding, backend};
 use crate::harness::{Tenant, execute, refused, run, sqlstate, value, world};
 use bulkhead::actor::{Actor, Attribution};
 use bulkhead::error::Error;
-use bulkhead::tenancy::{self, NewTenant};
+use bulkhead::tenancy::{self, Act, NewTenant};
 use entity::tenant::device;
 use sea_orm::{
     ConnectionTrait as _, DbBackend, DbErr, EntityTrait as _, PaginatorTrait as _, Statement,
@@ -303,7 +303,7 @@ fn a_literal_ends_nothing_whatever_backslashes_mean_to_the_server() {
         let new = NewTenant {
             slug: "acme".to_owned(),
             name: "Acme".to_owned(),
-            operator: r"o\'hara".to_owned(),
+            act: Act::by(r"o\'hara"),
         };
         let tx = tenancy::create(database, new).await.unwrap();
         let tenant = Arc::clone(tx.tenant());

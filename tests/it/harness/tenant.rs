@@ -5,7 +5,7 @@ use bulkhead::actor::Actor;
 use bulkhead::app::App;
 use bulkhead::database::{self, TenantTx};
 use bulkhead::identity::{self, BuiltIn, NewMember};
-use bulkhead::tenancy::{self, NewTenant};
+use bulkhead::tenancy::{self, Act, NewTenant};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -55,7 +55,7 @@ impl Tenant {
         let new = NewTenant {
             slug: slug.clone(),
             name: format!("Test {slug}"),
-            operator: "tests".to_owned(),
+            act: Act::by("tests"),
         };
         let tx = tenancy::create(&world.app.services.database, new)
             .await

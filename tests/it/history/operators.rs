@@ -48,8 +48,8 @@ const UNPAIRED: &str = "SELECT count(*)::bigint FROM (SELECT l.id FROM bulkhead.
 
 fn act(reason: &str) -> Act {
     Act {
-        operator: "ada".to_owned(),
         reason: Some(reason.to_owned()),
+        ..Act::by("ada")
     }
 }
 
@@ -57,7 +57,7 @@ fn act(reason: &str) -> Act {
 async fn act_on(tenant: &Tenant) {
     let (services, slug) = (&tenant.world.app.services, tenant.slug.as_str());
     let database = &services.database;
-    let why = act("ticket 7");
+    let (why, ada) = (act("ticket 7"), Act::by("ada"));
     lifecycle::suspend(database, slug, &why).await.unwrap();
     // Repeated, it is nothing.
     lifecycle::suspend(database, slug, &why).await.unwrap();
@@ -65,30 +65,28 @@ async fn act_on(tenant: &Tenant) {
     let plan = format!("plan-{slug}").replace("test", "t");
     let tx = database.platform().await.unwrap();
     let none = BTreeMap::new();
-    limits::set_plan(&tx, &plan, &none, "ada").await.unwrap();
+    limits::set_plan(&tx, &plan, &none, &ada).await.unwrap();
     let change = limits::Change {
         plan: Some(plan.clone()),
         limits: BTreeMap::from([(Limit::Members, limits::Own::Max(7))]),
         ..Default::default()
     };
-    limits::change_tenant(&tx, slug, &change, "ada")
+    limits::change_tenant(&tx, slug, &change, &ada)
         .await
         .unwrap();
     let five = BTreeMap::from([(Limit::Devices, Some(5))]);
-    limits::set_plan(&tx, &plan, &five, "ada").await.unwrap();
+    limits::set_plan(&tx, &plan, &five, &ada).await.unwrap();
     let host = format!("{slug}.example.com");
-    domain::add(&tx, &tenant.row, &host, &[], "ada")
+    domain::add(&tx, &tenant.row, &host, &[], &ada)
         .await
         .unwrap();
     tx.commit().await.unwrap();
     let copy = NewTenant {
         slug: format!("{slug}-copy"),
         name: "Copy".to_owned(),
-        operator: "ada".to_owned(),
+        act: why.clone(),
     };
-    clone_tenant(services, slug, copy, &why, || ())
-        .await
-        .unwrap();
+    clone_tenant(services, slug, copy, || ()).await.unwrap();
     lifecycle::archive(database, slug, &why).await.unwrap();
     lifecycle::restore(database, slug, Duration::from_mins(1), &why)
         .await
@@ -162,7 +160,7 @@ fn what_is_undone_is_in_neither_and_what_was_done_before_is_in_both() {
         let database = &world.app.services.database;
         let tx = database.platform().await.unwrap();
         let action = ("tenant.test", Some(tenant.row.id));
-        log::log(&tx, "ada", action, json!({})).await.unwrap();
+        Act::by("ada").log(&tx, action, json!({})).await.unwrap();
         tx.rollback().await.unwrap();
         assert_eq!(tenant.count(UNPAIRED).await, 0);
 

@@ -2,7 +2,7 @@
 
 use crate::harness::{Tenant, World, finish, run, until, value};
 use bulkhead::identity::BuiltIn;
-use bulkhead::tenancy::cells;
+use bulkhead::tenancy::{Act, cells};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -120,7 +120,9 @@ async fn former_cells_serve_for_a_while(world: &World, tenants: &[(Tenant, Strin
     assert_eq!(moved, 2);
     let database = &world.app.services.database;
     assert_eq!(
-        cells::redeal(database, 10, "tests").await.unwrap(),
+        cells::redeal(database, 10, &Act::by("tests"))
+            .await
+            .unwrap(),
         0,
         "it is even"
     );
@@ -128,7 +130,12 @@ async fn former_cells_serve_for_a_while(world: &World, tenants: &[(Tenant, Strin
     let past = "UPDATE bulkhead.former_cell SET moved_at = moved_at - interval '1 hour'";
     sqlx::query(past).execute(&mut superuser).await.unwrap();
     assert_eq!(cells::revoke(database, 1).await.unwrap(), 1);
-    assert_eq!(cells::redeal(database, 10, "tests").await.unwrap(), 0);
+    assert_eq!(
+        cells::redeal(database, 10, &Act::by("tests"))
+            .await
+            .unwrap(),
+        0
+    );
     for (tenant, token) in tenants {
         let (members, own) = logins(tenant).await;
         assert_eq!(members, [own]);

@@ -3,7 +3,7 @@
 use super::{count, orphans};
 use crate::harness::{Tenant, World, finish, run, until};
 use bulkhead::error::explain;
-use bulkhead::tenancy::{self, NewTenant, spares};
+use bulkhead::tenancy::{self, Act, NewTenant, spares};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -196,7 +196,7 @@ fn what_is_made_unlike_the_template_is_not_kept() {
         let new = NewTenant {
             slug: "acme".to_owned(),
             name: "Acme".to_owned(),
-            operator: "tests".to_owned(),
+            act: Act::by("tests"),
         };
         let refused = tenancy::create(database, new).await.unwrap_err();
         let named = "column device.note is missing";

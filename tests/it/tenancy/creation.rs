@@ -3,7 +3,7 @@
 use super::{count, orphans, without_step};
 use crate::harness::{Tenant, World, cut_short, run, value, world};
 use bulkhead::error::{Error, Result};
-use bulkhead::tenancy::{self, NewTenant};
+use bulkhead::tenancy::{self, Act, NewTenant};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn new(slug: &str) -> NewTenant {
     NewTenant {
         slug: slug.to_owned(),
         name: slug.to_owned(),
-        operator: "tests".to_owned(),
+        act: Act::by("tests"),
     }
 }
 

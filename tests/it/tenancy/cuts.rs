@@ -12,17 +12,14 @@ use std::time::Duration;
 const WITHIN: Duration = Duration::from_hours(1);
 
 fn act() -> Act {
-    Act {
-        operator: "tests".to_owned(),
-        reason: None,
-    }
+    Act::by("tests")
 }
 
 fn new(slug: &str) -> NewTenant {
     NewTenant {
         slug: slug.to_owned(),
         name: slug.to_owned(),
-        operator: "tests".to_owned(),
+        act: Act::by("tests"),
     }
 }
 
@@ -174,7 +171,7 @@ fn a_clone() {
         let messages = at_every_message(
             proxy,
             async |_| {},
-            async |slug| clone_tenant(cut, &source.slug, new(slug), &act(), || {}).await,
+            async |slug| clone_tenant(cut, &source.slug, new(slug), || {}).await,
             async |slug| {
                 let mut superuser = world.superuser().await;
                 let whole: Option<String> =
@@ -184,7 +181,7 @@ fn a_clone() {
                         .await
                         .unwrap();
                 if whole.as_deref() != Some("active") {
-                    let made = clone_tenant(sure, &source.slug, new(slug), &act(), || {}).await;
+                    let made = clone_tenant(sure, &source.slug, new(slug), || {}).await;
                     made.unwrap_or_else(|error| panic!("{slug}: {error:?}"));
                 }
                 let copy = Tenant::named(slug).await;

@@ -13,6 +13,7 @@ mod erasure;
 mod hosts;
 mod lifecycle;
 mod limits;
+mod log;
 mod registry;
 mod settings;
 mod spares;

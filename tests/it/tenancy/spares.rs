@@ -3,7 +3,7 @@
 use super::orphans;
 use crate::harness::{Process, Tenant, World, cut_short, run, until};
 use bulkhead::app::provision;
-use bulkhead::tenancy::{self, NewTenant, spares};
+use bulkhead::tenancy::{self, Act, NewTenant, spares};
 use nix::sys::signal::Signal;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn new(slug: &str) -> NewTenant {
     NewTenant {
         slug: slug.to_owned(),
         name: slug.to_owned(),
-        operator: "tests".to_owned(),
+        act: Act::by("tests"),
     }
 }
 
