@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::jobs::operate::{self, Change, Filter, JobDetail, Which};
 use crate::resources;
 use crate::services::Services;
-use crate::tenancy;
+use crate::tenancy::{self, Act};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::time::Duration;
@@ -37,7 +37,12 @@ pub(super) enum Command {
         reason: String,
     },
     /// Go on with the jobs, those of kinds that are held back too
-    Resume(LaneArgs),
+    Resume {
+        #[command(flatten)]
+        lanes: LaneArgs,
+        #[command(flatten)]
+        why: Why,
+    },
     /// Pause, and wait until nothing runs any more
     Drain {
         #[command(flatten)]
@@ -154,8 +159,11 @@ pub(super) async fn run(config: Config, command: Command) -> Result<()> {
     let services = &app.services;
     let done = match command {
         Command::Lanes { lanes, json } => list_lanes(services, &lanes, json).await,
-        Command::Pause { lanes, reason } => pause(services, &lanes, Some(&reason)).await.map(drop),
-        Command::Resume(lanes) => pause(services, &lanes, None).await.map(drop),
+        Command::Pause { lanes, reason } => {
+            let act = Why::default().act();
+            pause(services, &lanes, Some(&reason), &act).await.map(drop)
+        }
+        Command::Resume { lanes, why } => pause(services, &lanes, None, &why.act()).await.map(drop),
         Command::Drain { lanes, reason } => drain(services, &lanes, &reason).await,
         Command::Set {
             lanes,
@@ -266,10 +274,15 @@ fn lanes_of(number: u64) -> String {
     format!("{number} {}", if number == 1 { "lane" } else { "lanes" })
 }
 
-async fn pause(services: &Services, lanes: &LaneArgs, why: Option<&str>) -> Result<Which> {
+async fn pause(
+    services: &Services,
+    lanes: &LaneArgs,
+    why: Option<&str>,
+    act: &Act,
+) -> Result<Which> {
     let which = some(services, lanes).await?;
     let tx = services.database.platform().await?;
-    let changed = operate::pause(&tx, &which, why, &Why::default().act()).await?;
+    let changed = operate::pause(&tx, &which, why, act).await?;
     tx.commit().await?;
     let done = if why.is_some() { "paused" } else { "resumed" };
     out::print(&format!("{} {done}\n", lanes_of(changed)))?;
@@ -277,7 +290,7 @@ async fn pause(services: &Services, lanes: &LaneArgs, why: Option<&str>) -> Resu
 }
 
 async fn drain(services: &Services, lanes: &LaneArgs, why: &str) -> Result<()> {
-    let which = pause(services, lanes, Some(why)).await?;
+    let which = pause(services, lanes, Some(why), &Why::default().act()).await?;
     loop {
         let tx = services.database.platform().await?;
         let lanes = operate::lanes(&tx, &which).await?;
