@@ -1,10 +1,10 @@
 //! One connection of the pool, and whom it is used for.
 
+use super::places::Place;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Executor as _};
 use std::collections::HashSet;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ pub(in crate::database) enum Holder {
 }
 
 /// Which login role a connection is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::database) enum Login {
     /// The owner of the schemas.
     Platform,
@@ -61,17 +61,17 @@ pub(super) struct Connection {
     touched: HashSet<Uuid>,
     /// How many schemas it has made or furnished.
     made: usize,
-    _place: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 impl Connection {
-    pub(super) fn new(session: PgConnection, holder: Holder, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(session: PgConnection, holder: Holder, place: Place) -> Self {
         Self {
             session,
             last: holder,
             touched: holder.tenant().into_iter().collect(),
             made: 0,
-            _place: place,
+            place,
         }
     }
 
@@ -103,8 +103,9 @@ impl Connection {
         matches!(timeout(GOODBYE, end).await, Ok(Ok(_)))
     }
 
-    /// Closes it. One that cannot say goodbye is gone already.
-    pub(super) async fn close(self) {
+    /// Closes it: the place that it had. One that cannot say goodbye is gone already.
+    pub(super) async fn close(self) -> Place {
         let _ = timeout(GOODBYE, self.session.close()).await;
+        self.place
     }
 }

@@ -1,5 +1,6 @@
 //! The connections that nobody uses just now, of all logins, and which of them is taken or closed next.
 
+use super::places::Place;
 use super::{Connection, Holder};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub(super) struct Entry {
     pub(super) connection: Connection,
     /// The transaction of a read that is over, if it is still open.
     pub(super) open: Option<Open>,
+    /// Since when it is idle.
+    pub(super) since: Instant,
 }
 
 /// A transaction that was for reading, and is still bound to the tenant it read.
@@ -28,17 +31,29 @@ pub(super) struct Open {
 }
 
 impl Entry {
-    /// Ends its read, if that is open, and closes it.
-    pub(super) async fn close(mut self) {
+    /// Since when a read of the holder's is open on it that another may go on with.
+    pub(super) fn reads(&self, holder: Holder) -> Option<Instant> {
+        let open = self.open.filter(|open| open.began.elapsed() < REUSE)?;
+        (self.connection.last == holder).then_some(open.began)
+    }
+
+    /// Ends its read, if that is open, and closes it: the place that it had.
+    pub(super) async fn close(mut self) -> Place {
         if self.open.is_none() || self.connection.end("COMMIT").await {
-            self.connection.close().await;
+            self.connection.close().await
+        } else {
+            self.connection.place
         }
     }
 }
 
 impl Idle {
-    pub(super) fn push(&mut self, entry: Entry) {
-        self.0.push(entry);
+    pub(super) fn push(&mut self, connection: Connection, open: Option<Open>) {
+        self.0.push(Entry {
+            connection,
+            open,
+            since: Instant::now(),
+        });
     }
 
     /// One of the holder's login: that which served the same tenant last, because PostgreSQL has its statements planned;
@@ -51,17 +66,6 @@ impl Idle {
         Some(self.0.remove(index))
     }
 
-    /// One on which a read of the holder's ended a moment ago, and since when its transaction is open.
-    pub(super) fn take_open(&mut self, holder: Holder) -> Option<(Connection, Instant)> {
-        let fits = |entry: &Entry| {
-            let open = entry.open.filter(|open| open.began.elapsed() < REUSE);
-            entry.connection.last == holder && open.is_some()
-        };
-        let index = self.0.iter().rposition(fits)?;
-        let Entry { connection, open } = self.0.remove(index);
-        open.map(|open| (connection, open.began))
-    }
-
     /// One whose read nobody has gone on with.
     pub(super) fn take_stale(&mut self) -> Option<Connection> {
         let stale = |entry: &Entry| entry.open.is_some_and(|open| open.over.elapsed() >= LINGER);
@@ -69,10 +73,13 @@ impl Idle {
         Some(self.0.remove(index).connection)
     }
 
-    /// The one to close for another login: of the login that has not come back for the longest time, the longest idle.
-    pub(super) fn take_coldest(&mut self) -> Option<Entry> {
+    /// The one to close for another login, of those that may be: of the login that has not come back for the longest time, the
+    /// longest idle.
+    pub(super) fn take_coldest(&mut self, may: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let newest = |login| self.0.iter().rposition(|e| e.connection.login() == login);
-        let index = (0..self.0.len()).min_by_key(|&i| newest(self.0[i].connection.login()))?;
+        let index = (0..self.0.len())
+            .filter(|&i| may(&self.0[i]))
+            .min_by_key(|&i| newest(self.0[i].connection.login()))?;
         Some(self.0.remove(index))
     }
 

@@ -1,6 +1,8 @@
 //! A borrowed connection, and its way back.
 
-use super::{Connection, Holder, Pool, Turn};
+use super::places::Place;
+use super::tenants::Admission;
+use super::{Connection, Holder, Pool};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 use std::io::ErrorKind;
@@ -14,19 +16,24 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(in crate::database) struct Lease {
     pool: Pool,
-    /// The connection is closed or back before the next has its turn.
-    held: Option<(Connection, Turn)>,
+    /// The connection is closed or back before the next of the tenant is admitted.
+    held: Option<(Connection, Option<Admission>)>,
     began: Instant,
     /// A statement was sent and its answer not read to the end. Stays true when the future that sent it is dropped.
     busy: bool,
 }
 
 impl Lease {
-    pub(super) fn new(pool: Pool, holder: Holder, turn: Turn, mut connection: Connection) -> Self {
+    pub(super) fn new(
+        pool: Pool,
+        holder: Holder,
+        admission: Option<Admission>,
+        mut connection: Connection,
+    ) -> Self {
         connection.serve(holder);
         Self {
             pool,
-            held: Some((connection, turn)),
+            held: Some((connection, admission)),
             began: Instant::now(),
             busy: false,
         }
@@ -100,7 +107,7 @@ impl Lease {
     ) -> std::result::Result<(), sqlx::Error> {
         self.with(async |connection| connection.execute(sqlx::raw_sql(statement)).await)
             .await?;
-        if let Some((connection, _turn)) = self.held.take() {
+        if let Some((connection, _admission)) = self.held.take() {
             self.pool.put(connection, None);
         }
         Ok(())
@@ -111,20 +118,21 @@ impl Lease {
         if self.busy {
             return;
         }
-        if let Some((connection, _turn)) = self.held.take() {
+        if let Some((connection, _admission)) = self.held.take() {
             self.pool.put_open(connection, self.began);
         }
     }
 
-    /// Closes the connection, keeping the turn.
-    pub(super) fn forget(mut self) -> Option<Turn> {
-        self.held.take().map(|(_connection, turn)| turn)
+    /// Drops the connection, but for its place.
+    pub(super) fn forget(mut self) -> Option<(Place, Option<Admission>)> {
+        let (connection, admission) = self.held.take()?;
+        Some((connection.place, admission))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some((mut connection, turn)) = self.held.take() else {
+        let Some((mut connection, admission)) = self.held.take() else {
             return;
         };
         // Closing is safe too: PostgreSQL rolls back when it sees the end of the connection.
@@ -139,7 +147,7 @@ impl Drop for Lease {
             if connection.end("ROLLBACK").await {
                 pool.put(connection, None);
             }
-            drop(turn);
+            drop(admission);
         });
     }
 }

@@ -10,6 +10,7 @@ use sea_orm::{EntityTrait as _, PaginatorTrait as _};
 use sqlx::{AssertSqlSafe, Executor as _};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 
 #[test]
@@ -65,6 +66,60 @@ fn the_cold_make_room_for_others() {
             assert_eq!(backend(&tx).await, process);
             tx.commit().await.unwrap();
         }
+    });
+}
+
+/// As many at work in all cells as there are connections: who waits a moment for one of its own login does not have another's
+/// closed for a new one.
+#[test]
+fn cells_that_are_all_at_work_leave_each_other_their_connections() {
+    run(async {
+        let world = World::private(|config| config.max_connections = 8).await;
+        let mut tenants = Vec::new();
+        for _ in 0..8 {
+            tenants.push(Tenant::of(world).await);
+        }
+        let backends = join_all((0..8).map(async |client| {
+            let mut backends = Vec::new();
+            for step in 0..50 {
+                let tenant = &tenants[(client * 3 + step * step) % 8];
+                let read = world.app.services.database.read(&tenant.row).await.unwrap();
+                backends.push(backend(&read).await);
+                read.commit().await.unwrap();
+            }
+            backends
+        }))
+        .await;
+        let backends: BTreeSet<_> = backends.into_iter().flatten().collect();
+        assert!(backends.len() < 80, "{} for 400 reads", backends.len());
+    });
+}
+
+/// Connections that are held for long do not shut out the rest of their cell, however much the other cells ask for.
+#[test]
+fn a_cell_whose_connections_are_all_held_has_one_of_the_others() {
+    run(async {
+        let world = World::private(|config| config.max_connections = 2).await;
+        let mut tenants = Vec::new();
+        for _ in 0..8 {
+            tenants.push(Tenant::of(world).await);
+        }
+        let (holder, beside, other) = (&tenants[0], &tenants[4], &tenants[1]);
+        assert_eq!(holder.row.cell_id, beside.row.cell_id);
+        assert_ne!(holder.row.cell_id, other.row.cell_id);
+        let held = holder.write().await;
+        let done = AtomicBool::new(false);
+        let asking = join_all((0..4).map(async |_| {
+            while !done.load(Ordering::SeqCst) {
+                other.write().await.commit().await.unwrap();
+            }
+        }));
+        let served = async {
+            beside.write().await.commit().await.unwrap();
+            done.store(true, Ordering::SeqCst);
+        };
+        tokio::join!(asking, served);
+        held.commit().await.unwrap();
     });
 }
 
