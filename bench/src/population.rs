@@ -5,12 +5,13 @@ use crate::Result;
 use crate::place::explain;
 use crate::report::progress;
 use bulkhead::app::App;
+use bulkhead::config::Config;
 use bulkhead::devices::{self, NewDevice};
 use bulkhead::error::Error;
 use bulkhead::identity::{self, BuiltIn, NewMember, TOKEN_PREFIX};
 use bulkhead::secret::{token_from, token_hash};
 use bulkhead::services::Services;
-use bulkhead::tenancy::{self, Act, NewTenant};
+use bulkhead::tenancy::{self, Act, NewTenant, cells};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 /// Tenants made side by side: the machine's cores are few.
@@ -45,6 +46,30 @@ pub(crate) async fn make(app: &App, numbers: std::ops::Range<u32>) -> Result<Vec
         .await;
     bar.finish_and_clear();
     made.map_err(explain)
+}
+
+/// The settings of a server that is to have so many tenants: as many cells as the doctor advises, and half as many connections again.
+pub(crate) fn settings(tenants: u32) -> Config {
+    let config = Config::default();
+    let cells = u16::try_from(i64::from(tenants) / cells::ROOMY + 1).unwrap_or(u16::MAX);
+    let cells = cells.max(config.cells);
+    let connections = u32::from(cells) * 3 / 2;
+    Config {
+        cells,
+        max_connections: config.max_connections.max(connections),
+        ..config
+    }
+}
+
+/// The same, for a process of its own.
+pub(crate) fn variables(config: &Config) -> [(&'static str, String); 2] {
+    [
+        ("BULKHEAD_CELLS", config.cells.to_string()),
+        (
+            "BULKHEAD_MAX_CONNECTIONS",
+            config.max_connections.to_string(),
+        ),
+    ]
 }
 
 /// The hash of every owner's password.

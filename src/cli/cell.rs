@@ -56,14 +56,15 @@ async fn list(services: &Services, as_json: bool) -> Result<()> {
             load.id.to_string(),
             load.login.clone(),
             load.tenants.to_string(),
-            hint(load).unwrap_or_default().to_owned(),
+            hint(load).unwrap_or_default(),
         ]
     });
     out::print(&out::table(["CELL", "LOGIN", "TENANTS", ""], rows))
 }
 
-fn hint(load: &cells::Load) -> Option<&'static str> {
-    (load.tenants > cells::ROOMY).then_some("over 700 tenants: run `bulkhead cell add`")
+fn hint(load: &cells::Load) -> Option<String> {
+    let hint = || format!("over {} tenants: run `bulkhead cell add`", cells::ROOMY);
+    (load.tenants > cells::ROOMY).then(hint)
 }
 
 async fn add(services: &Services, why: &Why) -> Result<()> {

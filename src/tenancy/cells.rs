@@ -1,5 +1,6 @@
 //! Cells as the registry has them: which one a new tenant is dealt to, one more of them, and tenants moved from full ones to
-//! empty ones. A cell is a login role; the more tenants it serves, the longer PostgreSQL takes to let it take a role.
+//! empty ones. A cell is a login role with connections of its own; the more tenants it serves, the less often a connection knows
+//! the tables of the one that is asked for, and the longer PostgreSQL takes to let it take a role.
 
 use super::log::Act;
 use crate::database::{Database, PlatformTx, identifier, lock_migrations};
@@ -8,8 +9,8 @@ use entity::platform::cell;
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement};
 use uuid::Uuid;
 
-/// Tenants that a cell should have at most.
-pub const ROOMY: i64 = 700;
+/// Tenants that a cell should have at most: fewer than a connection may know the tables of before it is retired.
+pub const ROOMY: i64 = 250;
 
 /// How long a moved tenant's former cell may serve it on: servers keep a tenant's row for some minutes where they hear of no
 /// change, and a request or job for as long as it runs.

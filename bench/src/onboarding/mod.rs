@@ -10,7 +10,6 @@ use crate::report::{Report, note};
 use crate::stats::median;
 use crate::{Common, Result, server};
 use bulkhead::app::{App, create_tenant, provision};
-use bulkhead::config::Config;
 use bulkhead::tenancy::{Act, NewTenant, spares};
 use clap::Args;
 use stall::{Waits, during};
@@ -107,8 +106,9 @@ async fn with(
     postgres: &Postgres,
     report: &mut Report,
 ) -> Result<()> {
-    let app = place.app_with(Config::default()).await?;
-    let readers = place.app_with(Config::default()).await?;
+    let settings = population::settings(options.tenants);
+    let app = place.app_with(settings.clone()).await?;
+    let readers = place.app_with(settings).await?;
     let measured = async {
         note(&format!("making {} tenants", options.tenants));
         postgres.durable(false).await?;

@@ -13,7 +13,6 @@ use crate::server::{self, Server};
 use crate::stats::median;
 use crate::usage::{private_mb, resident_mb};
 use crate::{Common, Result};
-use bulkhead::config::Config;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -99,9 +98,14 @@ async fn with(
     postgres: &Postgres,
     report: &mut Report,
 ) -> Result<()> {
-    note(&format!("making {} tenants", options.tenants));
+    let settings = population::settings(options.tenants);
+    let (cells, connections) = (settings.cells, settings.max_connections);
+    note(&format!(
+        "making {} tenants in {cells} cells, {connections} connections",
+        options.tenants
+    ));
     let began = Instant::now();
-    let app = place.app_with(Config::default()).await?;
+    let app = place.app_with(settings.clone()).await?;
     let made = population::make(&app, 0..options.tenants).await;
     app.stop().await.map_err(explain)?;
     let residents = made?;
@@ -109,8 +113,9 @@ async fn with(
     note(&format!("made in {each:.1} ms each"));
     let statements = warm(program, place, postgres, &residents[0]).await?;
     let time = Duration::from_secs_f64(options.minutes * 60.0);
+    let variables = population::variables(&settings);
     let run = Run {
-        server: Server::run(program, place, &["serve"], &[]).await?,
+        server: Server::run(program, place, &["serve"], &variables).await?,
         postgres,
         residents: &residents,
         seed: options.seed,

@@ -87,6 +87,13 @@ impl Connection {
         }
     }
 
+    /// Whether it has read the holder's tables.
+    pub(super) fn knows(&self, holder: Holder) -> bool {
+        holder
+            .tenant()
+            .is_some_and(|tenant| self.touched.contains(&tenant))
+    }
+
     /// Notes that it makes or furnishes so many schemas.
     pub(super) fn make(&mut self, schemas: usize) {
         self.made += schemas;

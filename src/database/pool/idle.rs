@@ -56,13 +56,17 @@ impl Idle {
         });
     }
 
-    /// One of the holder's login: that which served the same tenant last, because PostgreSQL has its statements planned;
-    /// otherwise the one that has been idle longest, because the others are more likely to be asked for by their tenants.
+    /// One of the holder's login: that which served the same tenant last, because PostgreSQL has its statements planned; else
+    /// one that has read its tables; else the one that has been idle longest, because the others are more likely to be asked
+    /// for by their tenants.
     pub(super) fn take(&mut self, holder: Holder) -> Option<Entry> {
         let same = self.0.iter().rposition(|e| e.connection.last == holder);
         let login = holder.login();
-        let of_login = |entry: &Entry| entry.connection.login() == login;
-        let index = same.or_else(|| self.0.iter().position(of_login))?;
+        let ours = |entry: &Entry| entry.connection.login() == login;
+        let knows = |entry: &Entry| ours(entry) && entry.connection.knows(holder);
+        let index = same
+            .or_else(|| self.0.iter().position(knows))
+            .or_else(|| self.0.iter().position(ours))?;
         Some(self.0.remove(index))
     }
 

@@ -51,6 +51,15 @@ impl fmt::Debug for Inner {
     }
 }
 
+/// What a unit of work has been given to begin with, and until when it may take.
+#[derive(Debug)]
+struct Turn {
+    holder: Holder,
+    admission: Option<Admission>,
+    grant: Grant,
+    deadline: Instant,
+}
+
 impl Pool {
     /// A pool of up to `budget` connections, of which one tenant may use the half.
     pub(super) fn new(logins: Logins, budget: usize) -> Self {
@@ -71,38 +80,39 @@ impl Pool {
     /// An idle connection may have died unseen (PostgreSQL was restarted): then all idle ones are dropped, and a new one is
     /// tried once.
     pub(super) async fn begin(&self, holder: Holder, begin: String) -> Result<Unit> {
-        let deadline = Instant::now() + WAIT;
-        let (admission, grant) = self.turn(holder, deadline).await?;
-        self.begin_with(admission, grant, holder, begin, deadline)
-            .await
+        let turn = self.turn(holder).await?;
+        self.begin_with(turn, begin).await
     }
 
     /// The same for reading. A read of the same tenant that ended a moment ago, its transaction still open, is gone on with:
     /// it is bound as this one would be, and each of its statements sees what is committed by then.
     pub(super) async fn begin_read(&self, holder: Holder, begin: String) -> Result<Unit> {
-        let deadline = Instant::now() + WAIT;
-        let (admission, grant) = self.turn(holder, deadline).await?;
-        let unit = match grant {
+        let turn = self.turn(holder).await?;
+        let unit = match turn.grant {
             Grant::Idle(entry) if let Some(began) = entry.reads(holder) => {
-                let lease = Lease::new(self.clone(), holder, admission, entry.connection);
+                let lease = Lease::new(self.clone(), holder, turn.admission, entry.connection);
                 Unit::new(lease.since(began))
             }
-            grant => {
-                self.begin_with(admission, grant, holder, begin, deadline)
-                    .await?
-            }
+            grant => self.begin_with(Turn { grant, ..turn }, begin).await?,
         };
         Ok(unit.reading())
     }
 
     /// Waits in the tenant's line, then in that of all who use its login.
-    async fn turn(&self, holder: Holder, deadline: Instant) -> Result<(Option<Admission>, Grant)> {
+    async fn turn(&self, holder: Holder) -> Result<Turn> {
+        let deadline = Instant::now() + WAIT;
         let mut waiting = pin!(async {
             let admission = match holder.tenant() {
                 Some(tenant) => Some(self.0.tenants.admit(tenant).await?),
                 None => None,
             };
-            Ok((admission, self.0.places.take(holder).await?))
+            let grant = self.0.places.take(holder).await?;
+            Ok(Turn {
+                holder,
+                admission,
+                grant,
+                deadline,
+            })
         });
         // Mostly there is nothing to wait for, and no need of a timer.
         match futures::poll!(waiting.as_mut()) {
@@ -113,14 +123,13 @@ impl Pool {
         }
     }
 
-    async fn begin_with(
-        &self,
-        admission: Option<Admission>,
-        grant: Grant,
-        holder: Holder,
-        begin: String,
-        deadline: Instant,
-    ) -> Result<Unit> {
+    async fn begin_with(&self, turn: Turn, begin: String) -> Result<Unit> {
+        let Turn {
+            holder,
+            admission,
+            grant,
+            deadline,
+        } = turn;
         let (place, admission) = match grant {
             Grant::Free(place) => (place, admission),
             Grant::Instead(entry) => {

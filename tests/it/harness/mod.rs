@@ -306,19 +306,21 @@ pub fn png() -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Waits until `condition` gives a value.
+/// Waits until `condition` gives a value. It looks at least a hundred times: a machine that stood still meanwhile is no reason to
+/// give up.
 pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
-    loop {
+    for look in 0.. {
         if let Some(value) = condition().await {
             return value;
         }
         assert!(
-            began.elapsed() < PATIENCE,
+            look < 100 || began.elapsed() < PATIENCE,
             "waited {PATIENCE:?} until {what}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    unreachable!()
 }
 
 /// Connections of a world: `BULKHEAD_TEST_CONNECTIONS` says how few will do; 1 must.

@@ -181,9 +181,9 @@ fn list_says_how_full_the_cells_are() {
         let fill = format!(
             "INSERT INTO bulkhead.tenant SELECT (jsonb_populate_record(t, jsonb_build_object('id', gen_random_uuid(),
                  'slug', 'full-' || n, 'schema_name', 'none_' || n, 'role_name', 'none_' || n))).*
-             FROM bulkhead.tenant t, generate_series(1, 700) n WHERE t.slug = '{}';
+             FROM bulkhead.tenant t, generate_series(1, 250) n WHERE t.slug = '{}';
              INSERT INTO bulkhead.migration (schema_name, name) SELECT 'none_' || n, name
-             FROM bulkhead.migration m, generate_series(1, 700) n WHERE m.schema_name = 't_template'",
+             FROM bulkhead.migration m, generate_series(1, 250) n WHERE m.schema_name = 't_template'",
             tenant.slug
         );
         let mut superuser = world.superuser().await;
@@ -195,7 +195,7 @@ fn list_says_how_full_the_cells_are() {
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 4, "{table}");
         assert!(lines[0].starts_with("CELL") && lines[0].contains("TENANTS"));
-        assert!(lines[1].contains("701") && lines[1].contains("bulkhead cell add"));
+        assert!(lines[1].contains("251") && lines[1].contains("bulkhead cell add"));
         assert!(!lines[2].contains("bulkhead cell add"));
     });
 }

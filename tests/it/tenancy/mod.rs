@@ -1,6 +1,7 @@
 //! Tenants: made whole or not at all, by the command and by many at once, each like the template; and found by their hosts.
 
 mod authorities;
+mod catalogue;
 mod cells;
 mod check;
 mod cloning;

@@ -121,7 +121,7 @@ fn many_fillers_make_no_more_than_are_wanted() {
         let world = own_world().await;
         let other = world.beside(|_| {}).await;
         let fill = |world: &'static World| spares::fill(&world.app.services.database, 3);
-        let made = futures::future::join_all([fill(world), fill(other), fill(world)]).await;
+        let made = futures::future::join_all(vec![fill(world), fill(other), fill(world)]).await;
         let made: u32 = made.into_iter().map(|made| made.unwrap()).sum();
         assert_eq!(made, 3);
         let mut superuser = world.superuser().await;
