@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(in crate::database) struct Lease {
     pool: Pool,
-    /// The connection is closed or back before the next of the tenant is admitted.
-    held: Option<(Connection, Option<Admission>)>,
+    /// In this order: the connection is closed or back before the next of the tenant is admitted.
+    held: Option<(Option<Admission>, Connection)>,
     began: Instant,
     /// A statement was sent and its answer not read to the end. Stays true when the future that sent it is dropped.
     busy: bool,
@@ -33,7 +33,7 @@ impl Lease {
         connection.serve(holder);
         Self {
             pool,
-            held: Some((connection, admission)),
+            held: Some((admission, connection)),
             began: Instant::now(),
             busy: false,
         }
@@ -52,7 +52,7 @@ impl Lease {
 
     /// Notes that the connection makes or furnishes so many schemas.
     pub(in crate::database) fn make(&mut self, schemas: usize) {
-        if let Some((connection, _)) = &mut self.held {
+        if let Some((_, connection)) = &mut self.held {
             connection.make(schemas);
         }
     }
@@ -71,7 +71,7 @@ impl Lease {
         limit: Duration,
         call: impl AsyncFnOnce(&mut PgConnection) -> std::result::Result<T, sqlx::Error>,
     ) -> std::result::Result<T, sqlx::Error> {
-        let Some((connection, _)) = &mut self.held else {
+        let Some((_, connection)) = &mut self.held else {
             return Err(sqlx::Error::PoolClosed);
         };
         if self.busy {
@@ -107,7 +107,7 @@ impl Lease {
     ) -> std::result::Result<(), sqlx::Error> {
         self.with(async |connection| connection.execute(sqlx::raw_sql(statement)).await)
             .await?;
-        if let Some((connection, _admission)) = self.held.take() {
+        if let Some((_admission, connection)) = self.held.take() {
             self.pool.put(connection, None);
         }
         Ok(())
@@ -118,21 +118,21 @@ impl Lease {
         if self.busy {
             return;
         }
-        if let Some((connection, _admission)) = self.held.take() {
+        if let Some((_admission, connection)) = self.held.take() {
             self.pool.put_open(connection, self.began);
         }
     }
 
     /// Drops the connection, but for its place.
     pub(super) fn forget(mut self) -> Option<(Place, Option<Admission>)> {
-        let (connection, admission) = self.held.take()?;
+        let (admission, connection) = self.held.take()?;
         Some((connection.place, admission))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some((mut connection, admission)) = self.held.take() else {
+        let Some((admission, mut connection)) = self.held.take() else {
             return;
         };
         // Closing is safe too: PostgreSQL rolls back when it sees the end of the connection.

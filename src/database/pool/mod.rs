@@ -21,6 +21,7 @@ use idle::{LINGER, Open};
 use places::{Grant, Place, Places};
 use sqlx::ConnectOptions as _;
 use std::fmt;
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +30,10 @@ use std::time::{Duration, Instant};
 use tenants::{Admission, Tenants};
 use tokio::time::{sleep, timeout_at};
 
-/// How long a unit of work waits, for its turn and for a connection that works, before it is refused.
+/// How long a unit of work waits for its turn before it is refused.
 const WAIT: Duration = Duration::from_secs(3);
+/// How long it may then take to begin, if it waited for long: a connection that has hardly any time left would be lost.
+const BEGIN: Duration = Duration::from_secs(1);
 
 /// Connections of all login roles.
 #[derive(Clone, Debug)]
@@ -88,12 +91,16 @@ impl Pool {
     /// it is bound as this one would be, and each of its statements sees what is committed by then.
     pub(super) async fn begin_read(&self, holder: Holder, begin: String) -> Result<Unit> {
         let turn = self.turn(holder).await?;
-        let unit = match turn.grant {
-            Grant::Idle(entry) if let Some(began) = entry.reads(holder) => {
+        let began = match &turn.grant {
+            Grant::Idle(entry) => entry.reads(holder),
+            _ => None,
+        };
+        let unit = match (turn.grant, began) {
+            (Grant::Idle(entry), Some(began)) => {
                 let lease = Lease::new(self.clone(), holder, turn.admission, entry.connection);
                 Unit::new(lease.since(began))
             }
-            grant => self.begin_with(Turn { grant, ..turn }, begin).await?,
+            (grant, _) => self.begin_with(Turn { grant, ..turn }, begin).await?,
         };
         Ok(unit.reading())
     }
@@ -111,7 +118,7 @@ impl Pool {
                 holder,
                 admission,
                 grant,
-                deadline,
+                deadline: deadline.max(Instant::now() + BEGIN),
             })
         });
         // Mostly there is nothing to wait for, and no need of a timer.
@@ -213,9 +220,18 @@ impl Pool {
     }
 }
 
-/// Whether the connection is gone: a new one can succeed where this one failed.
+/// A pool that is dropped is closed: its places hold the idle connections, and these their places.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.places.close();
+        drop(self.places.take_all());
+    }
+}
+
+/// Whether the connection is gone: a new one can succeed where this one failed. Not one that is only slow.
 fn is_lost(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
+    matches!(error, sqlx::Error::Io(e) if e.kind() != ErrorKind::TimedOut)
+        || matches!(error, sqlx::Error::Protocol(_))
         || error
             .as_database_error()
             .and_then(|e| {

@@ -3,8 +3,8 @@
 //! Who finds neither an idle connection of its login nor a free place waits, first come, first served within the login. Were
 //! another login's connection closed for it each time, cells that are all at work would do little but connect, and new
 //! connections know no table yet, so that they are held for longer. So an idle one is closed for another login only if that has
-//! two fewer at least, which comes to an end; or if nobody has asked for it for [`COLD`]; or if a login has had nothing for
-//! [`STARVED`]. With more logins at work than places, whoever has none takes the first that comes back.
+//! two fewer at least, which comes to an end; or if nobody has asked for it for [`COLD`]; or if a login that has no more than its
+//! own was given nothing for [`STARVED`]. With more logins at work than places, whoever has none takes the first that comes back.
 
 use super::idle::{Entry, Idle, Open};
 use super::{Connection, Holder, Login};
@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// After how long its login has no need of an idle connection, if another has.
-const COLD: Duration = Duration::from_millis(100);
+/// After how long its login has no need of an idle connection, if another has: about as long as a new one is slow, until it knows
+/// the tables of the tenants of its cell.
+const COLD: Duration = Duration::from_secs(2);
+/// How often those who wait look for what has become cold meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a login may wait with all its connections in use, before it takes the next of another's: far longer than a new
 /// connection needs until it is as fast as that was.
 const STARVED: Duration = Duration::from_millis(500);
@@ -53,7 +56,7 @@ struct Waiting {
     call: oneshot::Sender<Grant>,
 }
 
-/// What a unit of work is given. Dropped, it goes to the next.
+/// What a unit of work is given. Dropped, its place is free.
 #[derive(Debug)]
 pub(super) enum Grant {
     /// A connection of its login.
@@ -88,10 +91,7 @@ impl Places {
             if state.closed {
                 return Err(Error::Unavailable);
             }
-            // Whoever gave up stands in the line still.
-            let line = state.lines.line(holder.login());
-            line.waiting.retain(|waiting| !waiting.call.is_closed());
-            if line.waiting.is_empty()
+            if state.lines.line(holder.login()).first().is_none()
                 && let Some(grant) = state.grant(self, holder)
             {
                 return Ok(grant);
@@ -107,7 +107,7 @@ impl Places {
             called
         };
         loop {
-            match timeout(COLD, &mut called).await {
+            match timeout(LOOK, &mut called).await {
                 Ok(grant) => return grant.map_err(|_| Error::Unavailable),
                 // Meanwhile a connection may have become cold.
                 Err(_) => self.serve(),
@@ -151,18 +151,16 @@ impl Places {
         state.lines.0.clear();
     }
 
-    /// Gives what there is to those who wait for it, in the order in which they came.
+    /// Gives what there is to those who wait for it.
     fn serve(self: &Arc<Self>) {
-        loop {
-            let mut state = self.state();
-            let Some((call, grant)) = state.next(self) else {
-                return;
-            };
-            let refused = call.send(grant).err();
-            // If whoever called has just given up, what it was given is dropped, and with it the place freed, without the lock.
-            drop(state);
-            drop(refused);
+        while let Some((call, grant)) = self.next() {
+            // If whoever waited has just given up, it is dropped: not while the places are locked.
+            drop(call.send(grant));
         }
+    }
+
+    fn next(self: &Arc<Self>) -> Option<(oneshot::Sender<Grant>, Grant)> {
+        self.state().next(self)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -216,35 +214,42 @@ impl Lines {
         })
     }
 
-    /// The first of each line, in the order in which they came.
+    /// The first of each line: that of the login that has the fewest, then who came first.
     fn first(&mut self) -> Vec<Holder> {
         let mut first = Vec::new();
         for line in self.0.values_mut() {
-            while line.waiting.front().is_some_and(|w| w.call.is_closed()) {
-                line.waiting.pop_front();
-            }
-            first.extend(line.waiting.front().map(|w| (w.since, w.holder)));
+            let open = line.open;
+            first.extend(line.first().map(|w| (open, w.since, w.holder)));
         }
-        first.sort_by_key(|(since, _)| *since);
-        first.into_iter().map(|(_, holder)| holder).collect()
+        first.sort_by_key(|&(open, since, _)| (open, since));
+        first.into_iter().map(|(_, _, holder)| holder).collect()
     }
 
     /// Whether this idle connection may be closed for one of the login.
     fn may_take(&self, login: Login, idle: &Entry) -> bool {
         let open = |login| self.0.get(&login).map_or(0, |line| line.open);
-        let has = open(login);
+        let (has, other) = (open(login), open(idle.connection.login()));
         let starved = self.0.get(&login).is_some_and(Line::is_starved);
-        starved
-            || idle.since.elapsed() >= COLD
-            || open(idle.connection.login()) >= has + 2
+        idle.since.elapsed() >= COLD
+            || other >= has + 2
+            || other >= has && starved
             || has == 0 && self.0.values().all(|line| line.open <= 1)
     }
 }
 
 impl Line {
+    /// The first who still waits: whoever gave up stands in the line until then.
+    fn first(&mut self) -> Option<&Waiting> {
+        while self.waiting.front().is_some_and(|w| w.call.is_closed()) {
+            self.waiting.pop_front();
+        }
+        self.waiting.front()
+    }
+
     fn is_starved(&self) -> bool {
+        let most = if self.open == 0 { LOOK } else { STARVED };
         let since = self.waiting.front().map(|first| first.since);
-        since.is_some_and(|since| since.max(self.served).elapsed() >= STARVED)
+        since.is_some_and(|since| since.max(self.served).elapsed() >= most)
     }
 }
 
@@ -257,5 +262,68 @@ impl Drop for Place {
         }
         drop(state);
         self.places.serve();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    const PLATFORM: Holder = Holder::Platform;
+    const CELL: Holder = Holder::Tenant {
+        id: uuid::Uuid::nil(),
+        cell: 0,
+    };
+
+    /// Free places, and how many each login has.
+    fn left(places: &Places) -> (usize, Vec<usize>) {
+        let state = places.state();
+        (state.free, state.lines.0.values().map(|l| l.open).collect())
+    }
+
+    #[tokio::test]
+    async fn what_is_given_to_who_has_given_up_goes_to_the_next() {
+        let places = Arc::new(Places::new(1));
+        let first = places.take(CELL).await.unwrap();
+        let mut second = Box::pin(places.take(CELL));
+        let mut third = Box::pin(places.take(CELL));
+        assert!((&mut second).now_or_never().is_none());
+        assert!((&mut third).now_or_never().is_none());
+        drop(first);
+        assert!((&mut third).now_or_never().is_none());
+        // Called, and gone before it could hear.
+        drop(second);
+        drop(third.now_or_never().unwrap().unwrap());
+        assert_eq!(left(&places), (1, vec![0]));
+    }
+
+    #[tokio::test]
+    async fn who_has_the_fewest_is_first() {
+        let places = Arc::new(Places::new(2));
+        let held = places.take(CELL).await.unwrap();
+        let more = places.take(CELL).await.unwrap();
+        let mut early = Box::pin(places.take(CELL));
+        let mut late = Box::pin(places.take(PLATFORM));
+        assert!((&mut early).now_or_never().is_none());
+        assert!((&mut late).now_or_never().is_none());
+        drop(held);
+        assert!((&mut early).now_or_never().is_none());
+        let late = late.now_or_never().unwrap().unwrap();
+        drop(more);
+        drop((late, early.now_or_never().unwrap().unwrap()));
+        assert_eq!(left(&places), (2, vec![0, 0]));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_is_closed() {
+        let places = Arc::new(Places::new(1));
+        let held = places.take(CELL).await.unwrap();
+        let mut waiting = Box::pin(places.take(CELL));
+        assert!((&mut waiting).now_or_never().is_none());
+        places.close();
+        waiting.await.unwrap_err();
+        drop(held);
+        places.take(CELL).await.unwrap_err();
     }
 }

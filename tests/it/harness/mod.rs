@@ -310,17 +310,18 @@ pub fn png() -> Vec<u8> {
 /// give up.
 pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
-    for look in 0.. {
+    let mut looks = 0;
+    loop {
         if let Some(value) = condition().await {
             return value;
         }
         assert!(
-            look < 100 || began.elapsed() < PATIENCE,
+            looks < 100 || began.elapsed() < PATIENCE,
             "waited {PATIENCE:?} until {what}"
         );
+        looks += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    unreachable!()
 }
 
 /// Connections of a world: `BULKHEAD_TEST_CONNECTIONS` says how few will do; 1 must.

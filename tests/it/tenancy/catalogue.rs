@@ -19,10 +19,6 @@ async fn read_through(superuser: &mut PgConnection) -> i64 {
         (there == 0).then_some(())
     })
     .await;
-    superuser
-        .execute("SELECT pg_stat_clear_snapshot()")
-        .await
-        .unwrap();
     let scans = "SELECT sum(seq_scan)::bigint FROM pg_stat_sys_tables WHERE relid IN (
         'pg_class'::regclass, 'pg_attribute'::regclass, 'pg_constraint'::regclass, 'pg_index'::regclass,
         'pg_proc'::regclass, 'pg_trigger'::regclass, 'pg_depend'::regclass)";
