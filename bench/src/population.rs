@@ -48,7 +48,8 @@ pub(crate) async fn make(app: &App, numbers: std::ops::Range<u32>) -> Result<Vec
     made.map_err(explain)
 }
 
-/// The settings of a server that is to have so many tenants: as many cells as the doctor advises, and half as many connections again.
+/// The settings of a server that is to have so many tenants: as many cells as the doctor advises, and half as many connections
+/// again.
 pub(crate) fn settings(tenants: u32) -> Config {
     let config = Config::default();
     let cells = u16::try_from(i64::from(tenants) / cells::ROOMY + 1).unwrap_or(u16::MAX);

@@ -228,9 +228,10 @@ impl Drop for Inner {
     }
 }
 
-/// Whether the connection is gone: a new one can succeed where this one failed. Not one that is only slow.
+/// Whether the connection is gone: a new one can succeed where this one failed. One that we did not wait for any longer may only
+/// be slow; that it is gone is for the system to say.
 fn is_lost(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(e) if e.kind() != ErrorKind::TimedOut)
+    matches!(error, sqlx::Error::Io(e) if e.kind() != ErrorKind::TimedOut || e.raw_os_error().is_some())
         || matches!(error, sqlx::Error::Protocol(_))
         || error
             .as_database_error()
