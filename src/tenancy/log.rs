@@ -69,8 +69,8 @@ pub type Entry = (operator_log::Model, Option<String>);
 
 /// The latest entries, of one tenant or of all, newest first.
 pub async fn latest(tx: &PlatformTx, of: Option<Uuid>, limit: u64) -> Result<Vec<Entry>> {
+    // An id begins with its time.
     let mut entries = operator_log::Entity::find()
-        .order_by_desc(operator_log::Column::At)
         .order_by_desc(operator_log::Column::Id)
         .limit(limit);
     if let Some(tenant) = of {

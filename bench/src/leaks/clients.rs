@@ -2,11 +2,13 @@
 
 use super::judge::Judge;
 use super::menu::Chooser;
+use super::savepoints;
 use super::world::{SLUGS, Tenant};
 use crate::http::Connection;
 use crate::postgres::{OWNER, Postgres};
 use crate::report::progress;
 use crate::{Error, Result};
+use bulkhead::app::App;
 use futures::future::try_join_all;
 use indicatif::ProgressBar;
 use rand::rngs::StdRng;
@@ -20,7 +22,7 @@ use tokio::time::{sleep, timeout};
 /// Clients, each with one request under way.
 const CLIENTS: u64 = 64;
 /// The share of requests that are cut, and after how many microseconds at most.
-const CUT: (f64, u64) = (0.3, 20_000);
+pub(super) const CUT: (f64, u64) = (0.3, 20_000);
 /// How long an answer may take before it counts as none.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -48,7 +50,10 @@ pub(super) struct Tally {
     pub(super) unanswered: u64,
     /// Sessions of PostgreSQL's that were killed.
     pub(super) killed: u64,
-    /// Times that an answer held what is another tenant's.
+    /// Units of work with savepoints beside them, and how many savepoints these had.
+    pub(super) units: u64,
+    pub(super) savepoints: u64,
+    /// Times that an answer, or what a unit of work read, held what is another tenant's.
     pub(super) foreign: u64,
     /// The first of them.
     pub(super) evidence: Vec<String>,
@@ -56,33 +61,46 @@ pub(super) struct Tally {
     pub(super) codes: BTreeMap<String, u64>,
 }
 
+impl Tally {
+    /// Something of another tenant's.
+    pub(super) fn found(&mut self, evidence: String) {
+        self.foreign += 1;
+        if self.evidence.len() < 5 {
+            self.evidence.push(evidence);
+        }
+    }
+}
+
 /// What the clients share; all of them run in one thread.
 #[derive(Debug)]
-struct Shared {
-    load: Load,
+pub(super) struct Shared {
+    pub(super) load: Load,
     until: Instant,
     left: Cell<u64>,
     judge: RefCell<Judge>,
-    tally: RefCell<Tally>,
+    pub(super) tally: RefCell<Tally>,
     bar: ProgressBar,
 }
 
 impl Shared {
     /// Whether there is another request to be made.
+    pub(super) fn goes_on(&self) -> bool {
+        self.left.get() > 0 && Instant::now() <= self.until
+    }
+
     fn take(&self) -> bool {
-        let left = self.left.get();
-        if left == 0 || Instant::now() > self.until {
-            return false;
+        let goes_on = self.goes_on();
+        if goes_on {
+            self.left.update(|left| left - 1);
+            self.bar.inc(1);
         }
-        self.left.set(left - 1);
-        self.bar.inc(1);
-        true
+        goes_on
     }
 }
 
-/// Runs all of it.
+/// Runs all of it: requests to the server there, and units of work of this one.
 pub(super) async fn run(
-    address: &str,
+    (address, app): (&str, &App),
     tenants: &[Tenant],
     postgres: &Postgres,
     load: Load,
@@ -97,8 +115,9 @@ pub(super) async fn run(
         bar: progress(load.requests),
     };
     let clients = (0..CLIENTS).map(|number| client(address, tenants, &shared, number));
+    let all = async { tokio::try_join!(try_join_all(clients), savepoints::run(app, &shared)) };
     tokio::select! {
-        done = try_join_all(clients) => drop(done?),
+        done = all => drop(done?),
         failed = kill(postgres, &shared) => failed?,
     }
     shared.bar.finish_and_clear();
@@ -128,13 +147,8 @@ async fn client(address: &str, tenants: &[Tenant], shared: &Shared, number: u64)
             .foreign(ask.tenant, connection.received());
         let mut tally = shared.tally.borrow_mut();
         if let Some(found) = foreign {
-            tally.foreign += 1;
-            if tally.evidence.len() < 5 {
-                let asked = ask.tenant.map_or("nobody", |tenant| SLUGS[tenant]);
-                tally
-                    .evidence
-                    .push(format!("{} of {asked}: {found}", ask.name));
-            }
+            let asked = ask.tenant.map_or("nobody", |tenant| SLUGS[tenant]);
+            tally.found(format!("{} of {asked}: {found}", ask.name));
         }
         match outcome {
             Ok(Ok((status, body))) => {

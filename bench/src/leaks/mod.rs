@@ -5,15 +5,18 @@ mod clients;
 mod judge;
 mod menu;
 mod pooler;
+mod savepoints;
 mod world;
 
-use crate::place::Place;
+use crate::place::{Place, explain};
 use crate::postgres::{self, Postgres};
 use crate::proxy::{Faults, Proxy};
 use crate::report::{Report, note};
 use crate::server::{self, Server};
 use crate::{Common, Result};
 use after::After;
+use bulkhead::app::App;
+use bulkhead::config::Config;
 use clap::Args;
 use clients::{Load, Tally};
 use pooler::Pooler;
@@ -125,6 +128,7 @@ async fn fuzz(run: &Run, report: &mut Report) -> Result<()> {
     report.count("killed", tally.killed);
     report.count("unanswered", tally.unanswered);
     report.count("jobs", count(after.jobs));
+    report.count("savepoints", tally.savepoints);
     let unanswered = after.answered.1 - after.answered.0;
     report.count("unanswered_afterwards", u64::try_from(unanswered)?);
     if options.planted > 0 {
@@ -175,11 +179,35 @@ async fn planted(run: &Run, tenants: &[Tenant], report: &mut Report) -> Result<(
 }
 
 impl Run {
+    /// Where PostgreSQL is asked, with what lies before it.
+    fn port(&self, proxy: Option<&Proxy>) -> u16 {
+        let pooler = self.pooler.as_ref().map(|pooler| pooler.port);
+        let port = pooler.unwrap_or(self.postgres.port());
+        proxy.map_or(port, |proxy| proxy.port)
+    }
+
+    /// The library, set as the server is.
+    async fn app(&self, proxy: Option<&Proxy>) -> Result<App> {
+        let url = |port| postgres::url(port).map(Into::into);
+        let direct_url = match self.pooler {
+            Some(_) => Some(url(self.postgres.port())?),
+            None => None,
+        };
+        let config = Config {
+            database_url: Some(url(self.port(proxy))?),
+            max_connections: self.options.connections,
+            cells: self.options.cells,
+            pooler: self.pooler.is_some(),
+            direct_url,
+            ..Config::default()
+        };
+        self.place.app_with(config).await
+    }
+
     /// The server, with what lies between it and PostgreSQL.
     async fn serve(&self, proxy: Option<&Proxy>) -> Result<Server> {
         let direct = self.postgres.port();
-        let port = self.pooler.as_ref().map_or(direct, |pooler| pooler.port);
-        let port = proxy.map_or(port, |proxy| proxy.port);
+        let port = self.port(proxy);
         let mut variables = vec![
             ("DATABASE_URL", postgres::url(port)?),
             (
@@ -208,22 +236,21 @@ impl Run {
         requests: u64,
         faults: Option<Faults>,
     ) -> Result<(Tally, After)> {
-        let upstream = self
-            .pooler
-            .as_ref()
-            .map_or(self.postgres.port(), |pooler| pooler.port);
         let proxy = match faults {
-            Some(faults) => Some(Proxy::start(upstream, faults).await?),
+            Some(faults) => Some(Proxy::start(self.port(None), faults).await?),
             None => None,
         };
         let mut server = self.serve(proxy.as_ref()).await?;
+        let app = self.app(proxy.as_ref()).await?;
         let load = Load {
             requests,
             time: Duration::from_secs(self.options.seconds),
             seed: self.seed,
             kill: Duration::from_millis(self.options.kill_ms),
         };
-        let tally = clients::run(&server.address(), tenants, &self.postgres, load).await?;
+        let tally = clients::run((&server.address(), &app), tenants, &self.postgres, load).await;
+        app.stop().await.map_err(explain)?;
+        let tally = tally?;
         if server.ended() {
             return Err("the server ended by itself".into());
         }
@@ -248,6 +275,8 @@ fn tell(report: &Report, title: &str, tally: &Tally, after: &After) -> Result<()
         row("of which cut by the client", tally.cut),
         row("without an answer", tally.unanswered),
         row("sessions of PostgreSQL's killed", tally.killed),
+        row("units of work beside them", tally.units),
+        row("their savepoints", tally.savepoints),
         row("answers with what is another's", tally.foreign),
         row("rows afterwards", count(after.rows)),
         row("rows with what is another's", count(after.foreign_rows)),

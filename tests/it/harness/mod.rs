@@ -33,11 +33,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use std::ffi::OsString;
-use std::io::{Cursor, Write as _};
+use std::io::{self, Cursor, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::str::FromStr as _;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, LazyLock};
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -52,9 +54,34 @@ const PATIENCE: Duration = Duration::from_mins(2);
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 static WORLD: OnceCell<World> = OnceCell::const_new();
 
-/// Runs a test on the run's runtime.
+/// Runs a test on the run's runtime. One that hangs, whatever it waits for, ends the run by its name.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
+    let (_ends, ended) = mpsc::channel::<()>();
+    let name = thread::current().name().map(str::to_owned);
+    thread::spawn(move || {
+        let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(longest()) else {
+            return;
+        };
+        let processes = Command::new("ps")
+            .args(["-eo", "pid,ppid,etimes,stat,wchan:24,args"])
+            .output();
+        let processes = processes.map_or_else(|e| e.to_string().into_bytes(), |said| said.stdout);
+        let processes = String::from_utf8_lossy(&processes);
+        // Not by a macro: what these print is kept for the test's end.
+        let _ = writeln!(
+            io::stderr(),
+            "{name:?} hangs, after {:?}\n{processes}",
+            longest()
+        );
+        std::process::exit(1);
+    });
     RUNTIME.block_on(test)
+}
+
+/// The longest that a test may take: `BULKHEAD_TEST_MINUTES`, for one that is asked to go on for long.
+fn longest() -> Duration {
+    let asked = std::env::var("BULKHEAD_TEST_MINUTES").ok();
+    Duration::from_mins(asked.map_or(10, |number| number.parse().expect("a number")))
 }
 
 /// What all tests share: a PostgreSQL (fsync off) and a server with a worker in this process.

@@ -15,7 +15,8 @@ fn it_has_the_reason_of_each_command_and_so_has_the_tenants_trail() {
     run(async {
         let tenant = Tenant::new().await;
         let (slug, host) = (&*tenant.slug, format!("{}.example.org", tenant.slug));
-        let done: [(&str, &[&str]); 5] = [
+        let lanes = ["--tenant", slug];
+        let done: [(&str, &[&str]); 11] = [
             ("tenant.set", &["tenant", "set", slug, "--name", "Renamed"]),
             (
                 "tenant.domain.add",
@@ -28,8 +29,14 @@ fn it_has_the_reason_of_each_command_and_so_has_the_tenants_trail() {
             ("tenant.set", &["audit", "retention", slug, "--days", "400"]),
             (
                 "jobs.set",
-                &["jobs", "set", "--tenant", slug, "--weight", "2"],
+                &[&["jobs", "set", "--weight", "2"], &lanes[..]].concat(),
             ),
+            ("jobs.pause", &[&["jobs", "pause"], &lanes[..]].concat()),
+            ("jobs.resume", &[&["jobs", "resume"], &lanes[..]].concat()),
+            ("tenant.suspend", &["tenant", "suspend", slug]),
+            ("tenant.archive", &["tenant", "archive", slug]),
+            ("tenant.restore", &["tenant", "restore", slug]),
+            ("tenant.resume", &["tenant", "resume", slug]),
         ];
         for (number, (_, args)) in done.iter().enumerate() {
             let why = format!("ticket {number}");
@@ -55,8 +62,8 @@ fn it_has_the_reason_of_each_command_and_so_has_the_tenants_trail() {
         let answer = tenant.gql(Some(&owner), trail).await;
         let nodes = answer.data()["tenant"]["changes"]["nodes"].as_array();
         let reasons: Vec<&Value> = nodes.unwrap().iter().map(|node| &node["reason"]).collect();
-        assert_eq!(reasons[0], "ticket 4");
-        assert_eq!(reasons[4], "ticket 0");
+        assert_eq!(reasons[0], "ticket 10");
+        assert_eq!(reasons[10], "ticket 0");
     });
 }
 
