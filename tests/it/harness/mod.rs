@@ -55,6 +55,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a ru
 static WORLD: OnceCell<World> = OnceCell::const_new();
 
 /// Runs a test on the run's runtime. One that hangs, whatever it waits for, ends the run by its name.
+#[expect(clippy::exit, reason = "nothing else ends a thread that waits")]
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let (_ends, ended) = mpsc::channel::<()>();
     let name = thread::current().name().map(str::to_owned);
