@@ -3,7 +3,7 @@
 
 use super::connect::run;
 use super::pool::Login;
-use super::{Database, PlatformTx, migrate, quote};
+use super::{Database, PlatformTx, migrate, quote, scram};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::secret::{SecretKey, hex};
@@ -91,7 +91,7 @@ impl Logins {
         Ok(format!(
             "CREATE ROLE {name} LOGIN NOINHERIT PASSWORD {}; GRANT CONNECT ON DATABASE {} TO {name}; \
              INSERT INTO bulkhead.cell (id, login) VALUES ({number}, {}) ON CONFLICT DO NOTHING; ",
-            quote::literal(&password(&self.key, login))?,
+            quote::literal(&scram::verifier(&password(&self.key, login)))?,
             quote::identifier(database)?,
             quote::literal(login)?
         ))

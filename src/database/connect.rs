@@ -5,7 +5,7 @@ use super::changes::Changes;
 use super::managed::{Server, Settings};
 use super::pool::Pool;
 use super::wakes::Wakes;
-use super::{Database, hardening, migrate, quote};
+use super::{Database, hardening, migrate, quote, scram};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::secret::{SecretKey, hex};
@@ -111,10 +111,14 @@ fn given(url: &str, key: &str) -> Result<PgConnectOptions> {
     Ok(settings(options))
 }
 
+/// Prepared statements that a connection keeps, each for one tenant. PostgreSQL needs about 30 kB for one.
+const KEPT: usize = 1000;
+
 /// What every connection of ours is set to. Not by start-up `options`, which transaction poolers refuse.
 fn settings(options: PgConnectOptions) -> PgConnectOptions {
     options
         .application_name("bulkhead")
+        .statement_cache_capacity(KEPT)
         .disable_statement_logging()
 }
 
@@ -182,12 +186,12 @@ pub async fn own(server: &Server, key: &SecretKey) -> Result<PgConnectOptions> {
         )
         .await?;
     }
-    let password = quote::literal(&password)?;
-    run(
-        &mut connection,
-        format!("ALTER ROLE {MANAGED} PASSWORD {password}"),
-    )
-    .await?;
+    for (role, password) in [(MANAGED, &*password), (server.user(), server.password())] {
+        let role = quote::identifier(role)?;
+        let verifier = quote::literal(&scram::verifier(password))?;
+        let set = format!("ALTER ROLE {role} PASSWORD {verifier}");
+        run(&mut connection, set).await?;
+    }
     if !exists(
         &mut connection,
         "SELECT FROM pg_database WHERE datname = $1",

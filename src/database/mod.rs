@@ -11,6 +11,7 @@ mod migrate;
 mod pool;
 mod quote;
 mod reserved;
+mod scram;
 mod rules;
 mod statement;
 mod unit;
