@@ -10,7 +10,10 @@ use sha2::{Digest as _, Sha256};
 /// harder, and whoever connects pays for it each time.
 pub(super) fn verifier(password: &str) -> String {
     let salt: [u8; 16] = rand::random();
-    let salted = mac(password.as_bytes(), &[&salt[..], &1_u32.to_be_bytes()].concat());
+    let salted = mac(
+        password.as_bytes(),
+        &[&salt[..], &1_u32.to_be_bytes()].concat(),
+    );
     let stored = Sha256::digest(mac(&salted, b"Client Key"));
     let server = mac(&salted, b"Server Key");
     let [salt, stored, server] = [&salt[..], &stored, &server].map(|bytes| STANDARD.encode(bytes));

@@ -112,16 +112,30 @@ impl Document {
     }
 }
 
-/// Documents by tenant and text, those within the limits only. Never mutations: what one writes into its text may be a
-/// password.
+/// Documents by their text, those within the limits only. Never mutations: what one writes into its text may be a password.
 #[derive(Clone, Debug)]
-pub(super) struct Documents(Cache<(Uuid, String), Arc<Document>>);
+pub(super) struct Documents(Cache<Key, Arc<Document>>);
+
+/// A text, and whose it is: without a string and a comment there is nothing of anybody's in it, and all tenants whose members use
+/// the same program share it. Were it parsed for each, some thousand tenants would have it parsed each time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    tenant: Option<Uuid>,
+    pub(super) text: String,
+}
+
+impl Key {
+    pub(super) fn new(tenant: Uuid, text: String) -> Self {
+        let tenant = text.contains(['"', '#']).then_some(tenant);
+        Self { tenant, text }
+    }
+}
 
 impl Default for Documents {
     fn default() -> Self {
-        let weigh = |(_, text): &(Uuid, String), document: &Arc<Document>| {
+        let weigh = |key: &Key, document: &Arc<Document>| {
             let fields = document.verdict.selections;
-            let bytes = text.len() as u64 * TEXT_FACTOR + fields * FIELD_BYTES;
+            let bytes = key.text.len() as u64 * TEXT_FACTOR + fields * FIELD_BYTES;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         Self(
@@ -136,14 +150,31 @@ impl Default for Documents {
 
 impl Documents {
     /// The document of this text, if it was kept.
-    pub(super) async fn get(&self, key: &(Uuid, String)) -> Option<Arc<Document>> {
+    pub(super) async fn get(&self, key: &Key) -> Option<Arc<Document>> {
         self.0.get(key).await
     }
 
     /// Keeps a document, if it only reads.
-    pub(super) async fn keep(&self, key: (Uuid, String), document: &Arc<Document>) {
+    pub(super) async fn keep(&self, key: Key, document: &Arc<Document>) {
         if document.only_reads() {
             self.0.insert(key, Arc::clone(document)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_about_somebody_is_its_tenants_alone() {
+        let [one, other] = [1, 2].map(Uuid::from_u128);
+        let is_shared =
+            |text: &str| Key::new(one, text.to_owned()) == Key::new(other, text.to_owned());
+        assert!(is_shared("query($id: ID!) { node(id: $id) { id } }"));
+        assert!(!is_shared(
+            "{ tenant { devices(filter: { name: { eq: \"Jane's\" } }) { totalCount } } }"
+        ));
+        assert!(!is_shared("{ viewer { __typename } } # for Jane"));
     }
 }

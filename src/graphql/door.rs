@@ -1,7 +1,7 @@
 //! The front door: one GraphQL request over HTTP, from what is asked for to its answer.
 
 use super::asked::{Asked, Wanted};
-use super::documents::{Document, Documents};
+use super::documents::{Document, Documents, Key};
 use super::idempotency::{self, Once, UnderWay};
 use super::limits::{self, Costly, Demand, Limits};
 use super::loader::Driver;
@@ -218,12 +218,12 @@ where
         text: String,
     ) -> Result<Arc<Document>, Box<Response>> {
         let refused = |error| Box::new(error::refusal(&error, &context.request_id));
-        let key = (context.tenant.id, text);
+        let key = Key::new(context.tenant.id, text);
         if let Some(document) = self.documents.get(&key).await {
             return Ok(document);
         }
-        self.limits.check_text(&key.1).map_err(refused)?;
-        let parsed = parse_query(&key.1).map_err(|e| {
+        self.limits.check_text(&key.text).map_err(refused)?;
+        let parsed = parse_query(&key.text).map_err(|e| {
             let error = ServerError::from(e);
             Box::new(error::coded(error, &code::GRAPHQL_PARSE_FAILED))
         })?;
