@@ -111,14 +111,10 @@ fn given(url: &str, key: &str) -> Result<PgConnectOptions> {
     Ok(settings(options))
 }
 
-/// Prepared statements that a connection keeps, each for one tenant. PostgreSQL needs about 30 kB for one.
-const KEPT: usize = 1000;
-
 /// What every connection of ours is set to. Not by start-up `options`, which transaction poolers refuse.
 fn settings(options: PgConnectOptions) -> PgConnectOptions {
     options
         .application_name("bulkhead")
-        .statement_cache_capacity(KEPT)
         .disable_statement_logging()
 }
 

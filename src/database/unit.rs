@@ -28,9 +28,8 @@ pub(super) struct Unit {
     /// A statement failed, or a savepoint was left in the middle: PostgreSQL would answer `COMMIT` with a silent rollback, or
     /// commit a half.
     failed: AtomicBool,
-    /// How statements begin that are prepared under a name and kept for the next time. Whenever the search path is another,
-    /// PostgreSQL plans such a statement anew, which takes longer than to run it: so each tenant has its own.
-    kept: Option<String>,
+    /// Statements are prepared under a name, and kept for the next time.
+    prepares: bool,
     savepoints: AtomicU32,
     deadline: Option<Deadline>,
 }
@@ -38,7 +37,7 @@ pub(super) struct Unit {
 impl Unit {
     pub(super) fn new(lease: Lease) -> Self {
         Self {
-            kept: lease.keeps(),
+            prepares: !lease.is_pooled(),
             lease: Mutex::new(lease),
             read_only: false,
             failed: AtomicBool::new(false),
@@ -109,12 +108,8 @@ impl Unit {
             )));
         }
         let values = statement.values.unwrap_or(Values(Vec::new()));
-        let sql = match &self.kept {
-            Some(beginning) => beginning.clone() + &statement.sql,
-            None => statement.sql,
-        };
-        let query = sqlx::query_with(AssertSqlSafe(sql), SqlxValues(values));
-        Ok(query.persistent(self.kept.is_some()))
+        let query = sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values));
+        Ok(query.persistent(self.prepares))
     }
 
     /// Runs the work between a savepoint and its end.

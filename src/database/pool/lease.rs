@@ -45,14 +45,9 @@ impl Lease {
         self
     }
 
-    /// How prepared statements begin that are kept: with whose they are. None are where a transaction pooler is in front.
-    pub(in crate::database) fn keeps(&self) -> Option<String> {
-        let (_, connection) = self.held.as_ref()?;
-        if self.pool.0.logins.is_pooled() {
-            return None;
-        }
-        let tenant = connection.last.tenant();
-        Some(tenant.map_or_else(String::new, |id| format!("/* {id} */ ")))
+    /// Whether a transaction pooler is in front: it cannot keep prepared statements.
+    pub(in crate::database) fn is_pooled(&self) -> bool {
+        self.pool.0.logins.is_pooled()
     }
 
     /// Notes that the connection makes or furnishes so many schemas.
