@@ -5,7 +5,7 @@ use super::changes::Changes;
 use super::managed::{Server, Settings};
 use super::pool::Pool;
 use super::wakes::Wakes;
-use super::{Database, hardening, migrate, quote, scram};
+use super::{Database, hardening, migrate, quote};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::secret::{SecretKey, hex};
@@ -182,12 +182,12 @@ pub async fn own(server: &Server, key: &SecretKey) -> Result<PgConnectOptions> {
         )
         .await?;
     }
-    for (role, password) in [(MANAGED, &*password), (server.user(), server.password())] {
-        let role = quote::identifier(role)?;
-        let verifier = quote::literal(&scram::verifier(password))?;
-        let set = format!("ALTER ROLE {role} PASSWORD {verifier}");
-        run(&mut connection, set).await?;
-    }
+    let password = quote::literal(&password)?;
+    run(
+        &mut connection,
+        format!("ALTER ROLE {MANAGED} PASSWORD {password}"),
+    )
+    .await?;
     if !exists(
         &mut connection,
         "SELECT FROM pg_database WHERE datname = $1",

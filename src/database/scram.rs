@@ -1,13 +1,13 @@
-//! What PostgreSQL keeps of the passwords that are made here.
+//! What PostgreSQL keeps of the passwords of the cells' logins.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-/// The verifier (SCRAM-SHA-256: RFC 5802 and 7677) of a password that nobody can guess, of 256 random bits, so that the password
-/// itself is in no statement and no log. It is stretched once and not 4,096 times as PostgreSQL does: there is nothing to make
-/// harder, and whoever connects pays for it each time.
+/// The verifier (SCRAM-SHA-256: RFC 5802 and 7677) of a password that is derived from the instance's key, so that the password
+/// itself is in no statement and no log. It is stretched once, and not 4,096 times as PostgreSQL does for people's: it is as hard to
+/// guess as the key, which every signed link lets anybody try as cheaply, and whoever connects pays for it each time.
 pub(super) fn verifier(password: &str) -> String {
     let salt: [u8; 16] = rand::random();
     let salted = mac(

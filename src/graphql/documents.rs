@@ -20,7 +20,7 @@ const FIELD_BYTES: u64 = 640;
 /// What a byte of text takes once it is parsed, at worst: arguments and their values.
 const TEXT_FACTOR: u64 = 32;
 
-/// How long one that nobody sends is kept: an erased tenant's go with it.
+/// How long one that nobody sends is kept: an erased tenant's own go with it.
 const IDLE: Duration = Duration::from_mins(10);
 
 /// A document that was parsed, within the limits.
@@ -116,8 +116,9 @@ impl Document {
 #[derive(Clone, Debug)]
 pub(super) struct Documents(Cache<Key, Arc<Document>>);
 
-/// A text, and whose it is: without a string and a comment there is nothing of anybody's in it, and all tenants whose members use
-/// the same program share it. Were it parsed for each, some thousand tenants would have it parsed each time.
+/// A text, and whose it is. One without a string and a comment has no free text, and all tenants whose members use the same program
+/// share it: what it is parsed to follows from it alone, and all that time can tell is that somebody sent the same. Were it parsed for
+/// each, some thousand tenants would have it parsed each time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     tenant: Option<Uuid>,

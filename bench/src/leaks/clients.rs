@@ -2,13 +2,12 @@
 
 use super::judge::Judge;
 use super::menu::Chooser;
-use super::savepoints;
+use super::savepoints::Beside;
 use super::world::{SLUGS, Tenant};
 use crate::http::Connection;
 use crate::postgres::{OWNER, Postgres};
 use crate::report::progress;
 use crate::{Error, Result};
-use bulkhead::app::App;
 use futures::future::try_join_all;
 use indicatif::ProgressBar;
 use rand::rngs::StdRng;
@@ -24,7 +23,7 @@ const CLIENTS: u64 = 64;
 /// The share of requests that are cut, and after how many microseconds at most.
 pub(super) const CUT: (f64, u64) = (0.3, 20_000);
 /// How long an answer may take before it counts as none.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How much, and which.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +52,10 @@ pub(super) struct Tally {
     /// Units of work with savepoints beside them, and how many savepoints these had.
     pub(super) units: u64,
     pub(super) savepoints: u64,
-    /// Times that an answer, or what a unit of work read, held what is another tenant's.
+    /// Times that an answer held what is another tenant's.
     pub(super) foreign: u64,
+    /// Times that a unit of work beside them read it.
+    pub(super) foreign_units: u64,
     /// The first of them.
     pub(super) evidence: Vec<String>,
     /// Answers by their first code, or `ok`.
@@ -62,9 +63,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Something of another tenant's.
+    /// What was found, if it is of the first.
     pub(super) fn found(&mut self, evidence: String) {
-        self.foreign += 1;
         if self.evidence.len() < 5 {
             self.evidence.push(evidence);
         }
@@ -100,7 +100,7 @@ impl Shared {
 
 /// Runs all of it: requests to the server there, and units of work of this one.
 pub(super) async fn run(
-    (address, app): (&str, &App),
+    (address, beside): (&str, &Beside),
     tenants: &[Tenant],
     postgres: &Postgres,
     load: Load,
@@ -115,7 +115,7 @@ pub(super) async fn run(
         bar: progress(load.requests),
     };
     let clients = (0..CLIENTS).map(|number| client(address, tenants, &shared, number));
-    let all = async { tokio::try_join!(try_join_all(clients), savepoints::run(app, &shared)) };
+    let all = async { tokio::try_join!(try_join_all(clients), beside.run(&shared)) };
     tokio::select! {
         done = all => drop(done?),
         failed = kill(postgres, &shared) => failed?,
@@ -147,6 +147,7 @@ async fn client(address: &str, tenants: &[Tenant], shared: &Shared, number: u64)
             .foreign(ask.tenant, connection.received());
         let mut tally = shared.tally.borrow_mut();
         if let Some(found) = foreign {
+            tally.foreign += 1;
             let asked = ask.tenant.map_or("nobody", |tenant| SLUGS[tenant]);
             tally.found(format!("{} of {asked}: {found}", ask.name));
         }

@@ -20,6 +20,7 @@ use bulkhead::config::Config;
 use clap::Args;
 use clients::{Load, Tally};
 use pooler::Pooler;
+use savepoints::Beside;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -122,7 +123,8 @@ async fn fuzz(run: &Run, report: &mut Report) -> Result<()> {
     tell(report, &title, &tally, &after)?;
     report.figure("seconds", tally.seconds);
     report.count("requests", tally.requests);
-    report.count("foreign", tally.foreign + count(after.foreign_rows));
+    let foreign = tally.foreign + tally.foreign_units + count(after.foreign_rows);
+    report.count("foreign", foreign);
     report.count("idle_in_transaction", count(after.idle_in_transaction));
     report.count("cut", tally.cut);
     report.count("killed", tally.killed);
@@ -134,8 +136,10 @@ async fn fuzz(run: &Run, report: &mut Report) -> Result<()> {
     if options.planted > 0 {
         planted(run, &tenants, report).await?;
     }
-    let wrong = tally.foreign + count(after.foreign_rows + after.idle_in_transaction);
-    match wrong + u64::try_from(unanswered)? {
+    if tally.savepoints == 0 {
+        return Err("no savepoint came to its end".into());
+    }
+    match foreign + count(after.idle_in_transaction) + u64::try_from(unanswered)? {
         0 => Ok(()),
         _ => Err(format!(
             "the tenants are not apart, or the pool is not whole: seed {}",
@@ -161,20 +165,22 @@ async fn planted(run: &Run, tenants: &[Tenant], report: &mut Report) -> Result<(
         let requests = run.options.planted;
         let (tally, after) = run.part(tenants, requests, Some(faults(session))).await?;
         tell(report, name, &tally, &after)?;
-        found.push(
-            tally.foreign
-                + if session {
-                    0
-                } else {
-                    count(after.foreign_rows)
-                },
-        );
+        let rows = if session {
+            0
+        } else {
+            count(after.foreign_rows)
+        };
+        found.push((tally.foreign + rows, tally.foreign_units));
     }
-    report.count("control_found", found[0]);
-    report.count("planted_found", found[1]);
+    report.count("control_found", found[0].0 + found[0].1);
+    report.count("planted_found", found[1].0);
+    report.count("planted_found_units", found[1].1);
     match found[..] {
-        [0, some] if some > 0 => Ok(()),
-        _ => Err(format!("the fuzzer saw {found:?} leaks where it is to see none and some").into()),
+        [(0, 0), (answers, units)] if answers > 0 && units > 0 => Ok(()),
+        _ => Err(format!(
+            "in answers and units of work the fuzzer saw {found:?} leaks where it is to see none and some"
+        )
+        .into()),
     }
 }
 
@@ -241,16 +247,19 @@ impl Run {
             None => None,
         };
         let mut server = self.serve(proxy.as_ref()).await?;
-        let app = self.app(proxy.as_ref()).await?;
+        let beside = Beside::new(self.app(proxy.as_ref()).await?).await?;
         let load = Load {
             requests,
             time: Duration::from_secs(self.options.seconds),
             seed: self.seed,
             kill: Duration::from_millis(self.options.kill_ms),
         };
-        let tally = clients::run((&server.address(), &app), tenants, &self.postgres, load).await;
-        app.stop().await.map_err(explain)?;
-        let tally = tally?;
+        let address = server.address();
+        let tally = clients::run((&address, &beside), tenants, &self.postgres, load).await?;
+        if faults.is_none() {
+            beside.look().await?;
+        }
+        beside.app.stop().await.map_err(explain)?;
         if server.ended() {
             return Err("the server ended by itself".into());
         }
@@ -278,6 +287,7 @@ fn tell(report: &Report, title: &str, tally: &Tally, after: &After) -> Result<()
         row("units of work beside them", tally.units),
         row("their savepoints", tally.savepoints),
         row("answers with what is another's", tally.foreign),
+        row("and of what the units read", tally.foreign_units),
         row("rows afterwards", count(after.rows)),
         row("rows with what is another's", count(after.foreign_rows)),
         row("jobs that ended", count(after.jobs)),

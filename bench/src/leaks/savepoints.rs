@@ -1,7 +1,7 @@
 //! Units of work with savepoints, beside the clients: no root field opens one, so these go by the library, with a pool of their own
 //! as small as the server's. Whatever becomes of a savepoint or of its unit of work, all that this reads is its tenant's.
 
-use super::clients::{CUT, Shared};
+use super::clients::{CUT, PATIENCE, Shared};
 use super::world::{SLUGS, mark};
 use crate::Result;
 use crate::place::explain;
@@ -34,41 +34,63 @@ enum Fate {
     Failed,
 }
 
-/// Goes on until there is no more to be asked.
-pub(super) async fn run(app: &App, shared: &Shared) -> Result<()> {
-    let mut tenants = Vec::new();
-    for slug in SLUGS {
-        let tx = app.services.database.platform().await.map_err(explain)?;
-        let tenant = tenancy::by_slug(&tx, slug).await.map_err(explain)?;
-        tx.commit().await.map_err(explain)?;
-        tenants.push(Arc::new(tenant.ok_or("a tenant is gone")?));
-    }
-    let units = (0..UNITS).map(|number| units(app, &tenants, shared, number));
-    try_join_all(units).await.map(drop)
+/// The library, and the tenants as it knows them.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pub(super) app: App,
+    tenants: Vec<Arc<Tenant>>,
 }
 
-async fn units(app: &App, tenants: &[Arc<Tenant>], shared: &Shared, number: u64) -> Result<()> {
-    let seed = shared.load.seed.wrapping_mul(UNITS) + number;
-    let mut random = StdRng::seed_from_u64(!seed);
-    while shared.goes_on() {
-        let tenant = random.random_range(0..SLUGS.len());
-        let cut = random
-            .random_bool(CUT.0)
-            .then(|| Duration::from_micros(random.random_range(0..CUT.1)));
-        let mut unit = Unit {
-            slug: SLUGS[tenant],
-            shared,
-            random: &mut random,
-        };
-        let worked = unit.work(app, &tenants[tenant]);
-        // What fails was killed, or cut by the savepoint that it was in; what it read was looked at.
-        let _ = match cut {
-            Some(cut) => timeout(cut, worked).await.unwrap_or(Ok(())),
-            None => worked.await,
-        };
-        shared.tally.borrow_mut().units += 1;
+impl Beside {
+    pub(super) async fn new(app: App) -> Result<Self> {
+        let mut tenants = Vec::new();
+        for slug in SLUGS {
+            let tx = app.services.database.platform().await.map_err(explain)?;
+            let tenant = tenancy::by_slug(&tx, slug).await.map_err(explain)?;
+            tx.commit().await.map_err(explain)?;
+            tenants.push(Arc::new(tenant.ok_or("a tenant is gone")?));
+        }
+        Ok(Self { app, tenants })
     }
-    Ok(())
+
+    /// Goes on until there is no more to be asked.
+    pub(super) async fn run(&self, shared: &Shared) -> Result<()> {
+        let units = (0..UNITS).map(|number| self.units(shared, number));
+        try_join_all(units).await.map(drop)
+    }
+
+    async fn units(&self, shared: &Shared, number: u64) -> Result<()> {
+        let seed = shared.load.seed.wrapping_mul(UNITS) + number;
+        let mut random = StdRng::seed_from_u64(!seed);
+        while shared.goes_on() {
+            let tenant = random.random_range(0..SLUGS.len());
+            let cut = random
+                .random_bool(CUT.0)
+                .then(|| Duration::from_micros(random.random_range(0..CUT.1)));
+            let mut unit = Unit {
+                slug: SLUGS[tenant],
+                shared,
+                random: &mut random,
+            };
+            let worked = unit.work(&self.app, &self.tenants[tenant]);
+            // What fails was killed, or refused; what it read was looked at.
+            match timeout(cut.unwrap_or(PATIENCE), worked).await {
+                Err(_) if cut.is_none() => return Err("a unit of work does not end".into()),
+                _ => shared.tally.borrow_mut().units += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether its pool is whole: each tenant is served.
+    pub(super) async fn look(&self) -> Result<()> {
+        for tenant in &self.tenants {
+            let by = Actor::Operator("bench".to_owned()).into();
+            let tx = self.app.services.database.write(tenant, &by).await;
+            tx.map_err(explain)?.rollback().await.map_err(explain)?;
+        }
+        Ok(())
+    }
 }
 
 struct Unit<'a> {
@@ -82,7 +104,7 @@ impl Unit<'_> {
         let by = Actor::Operator("bench".to_owned()).into();
         let tx = app.services.database.write(tenant, &by).await?;
         let devices = self.look(&tx).await?;
-        // Always the same one: two that lock several, each in its own order, would wait for each other.
+        // One for all: two that lock several, each in its own order, would wait for each other.
         let Some(device) = devices.first() else {
             return tx.rollback().await;
         };
@@ -93,12 +115,12 @@ impl Unit<'_> {
                 _ => Fate::Failed,
             };
             let worked = tx.savepoint(self.change(&tx, device.id, fate)).await;
-            self.shared.tally.borrow_mut().savepoints += 1;
             if let Err(error) = worked
                 && tx.is_broken()
             {
                 return Err(error);
             }
+            self.shared.tally.borrow_mut().savepoints += 1;
             self.look(&tx).await?;
         }
         if self.random.random() {
@@ -134,7 +156,9 @@ impl Unit<'_> {
         for device in &devices {
             if !device.name.starts_with(&own) {
                 let found = format!("a unit of work of {}: {}", self.slug, device.name);
-                self.shared.tally.borrow_mut().found(found);
+                let mut tally = self.shared.tally.borrow_mut();
+                tally.foreign_units += 1;
+                tally.found(found);
             }
         }
         Ok(devices)

@@ -59,21 +59,19 @@ static WORLD: OnceCell<World> = OnceCell::const_new();
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let (_ends, ended) = mpsc::channel::<()>();
     let name = thread::current().name().map(str::to_owned);
+    let longest = longest();
     thread::spawn(move || {
-        let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(longest()) else {
+        let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(longest) else {
             return;
         };
-        let processes = Command::new("ps")
-            .args(["-eo", "pid,ppid,etimes,stat,wchan:24,args"])
-            .output();
-        let processes = processes.map_or_else(|e| e.to_string().into_bytes(), |said| said.stdout);
-        let processes = String::from_utf8_lossy(&processes);
         // Not by a macro: what these print is kept for the test's end.
-        let _ = writeln!(
-            io::stderr(),
-            "{name:?} hangs, after {:?}\n{processes}",
-            longest()
-        );
+        let mut said = io::stderr();
+        let _ = writeln!(said, "{name:?} hangs: it has not ended in {longest:?}");
+        let mut processes = Command::new("timeout");
+        processes.args(["10", "ps", "-eo", "pid,ppid,etimes,stat,wchan:24,args"]);
+        let processes = processes.output();
+        let processes = processes.map_or_else(|e| e.to_string().into_bytes(), |said| said.stdout);
+        let _ = said.write_all(&processes);
         std::process::exit(1);
     });
     RUNTIME.block_on(test)

@@ -101,9 +101,10 @@ impl Db {
                 second,
                 jobs,
             } => {
-                let done = self.beside(queue, (first, second), jobs).await;
+                // If it went wrong, the first is in the middle of its transaction and holds what is written here.
+                self.beside(queue, (first, second), jobs).await?;
                 self.claimed_now().await;
-                done
+                Ok(())
             }
             Op::End { job, how, is_stale } => self.end(queue, job, (how, is_stale)).await,
             Op::Pause { lane, .. } | Op::Cap { lane, .. } | Op::Rate { lane, .. } => {
