@@ -52,7 +52,7 @@ pub async fn audited_with(manager: &SchemaManager<'_>, audited: Audited<'_>) -> 
     if manager.has_column(table, "version").await? {
         let touch = format!(
             "CREATE TRIGGER {table}_touch BEFORE UPDATE ON {table} FOR EACH ROW \
-             EXECUTE FUNCTION touch('{untracked}')"
+             EXECUTE FUNCTION bulkhead.touch('{untracked}')"
         );
         manager.get_connection().execute_unprepared(&touch).await?;
     }

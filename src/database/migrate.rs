@@ -37,6 +37,11 @@ const LEDGER: &str = "CREATE SCHEMA IF NOT EXISTS bulkhead;
         CONSTRAINT migration_pkey PRIMARY KEY (schema_name, name)
     )";
 
+/// What the owner makes from now on is not everybody's to run. Said at every start, because a restore can lose it; and once for
+/// all: PostgreSQL looks up a function by its name among those of all tenants, so that each `REVOKE` of one costs more the more
+/// there are.
+const CLOSED: &str = "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC";
+
 /// The instance's id, made once with the database.
 const INSTANCE: &str = "INSERT INTO bulkhead.instance (id)
     SELECT chr(97 + floor(random() * 26)::int) || substr(md5(gen_random_uuid()::text), 1, 5)
@@ -47,7 +52,11 @@ pub(super) async fn platform(
     owner: &PgConnectOptions,
     connection: &mut PgConnection,
 ) -> Result<String> {
-    run(connection, format!("BEGIN; {LOCK}; {LEDGER}; COMMIT")).await?;
+    run(
+        connection,
+        format!("BEGIN; {LOCK}; {LEDGER}; {CLOSED}; COMMIT"),
+    )
+    .await?;
     let migrator = Migrator::connect(owner).await?;
     migrator
         .bring(PLATFORM_SCHEMA, migration::platform::migrations(), None)
@@ -70,7 +79,8 @@ pub(super) async fn tenants(owner: &PgConnectOptions) -> Result<()> {
     if behind.is_empty() {
         return Ok(());
     }
-    let grants = grants(&migrator.0).await?.join("; ");
+    let grants = [grants(&migrator.0).await?, calls(&migrator.0).await?];
+    let grants = grants.concat().join("; ");
     let mut failed = 0;
     for tenant in behind {
         let grants = for_tenant(&grants, &tenant.schema_name, &tenant.role_name)?;
@@ -109,20 +119,38 @@ struct Behind {
     role_name: String,
 }
 
-/// What a tenant's role may do, read from the template: everything with rows of audited tables and of those that are said not
-/// to be, read the history, and run the functions that are not triggers. Statements for the template's schema and the role [`ROLE`].
+/// What a tenant's role may do with tables, read from the template: everything with rows of audited ones and of those that are
+/// said not to be, and read the history. Statements for the template's schema and the role [`ROLE`].
 pub async fn grants(connection: &impl ConnectionTrait) -> Result<Vec<String>> {
     let query = Statement::from_sql_and_values(
         sea_orm::DbBackend::Postgres,
         GRANTS,
         [UNAUDITED.map(str::to_owned).to_vec().into()],
     );
+    statements(connection, query).await
+}
+
+/// The right to run a schema's functions that are not triggers, where they are there already: of all, less the triggers', for to
+/// name each is slower.
+async fn calls(connection: &impl ConnectionTrait) -> Result<Vec<String>> {
+    let query = Statement::from_string(sea_orm::DbBackend::Postgres, CALLS);
+    statements(connection, query).await
+}
+
+async fn statements(connection: &impl ConnectionTrait, query: Statement) -> Result<Vec<String>> {
     let rows = connection.query_all_raw(query).await?;
     Ok(rows
         .iter()
         .map(|row| row.try_get("", "statement"))
         .collect::<Result<_, _>>()?)
 }
+
+/// What stands around the functions of the template that are not triggers: they are the role's to run as they are made, and
+/// what is made after them is not.
+pub const CALLABLE: [&str; 2] = [
+    r#"ALTER DEFAULT PRIVILEGES IN SCHEMA t_template GRANT EXECUTE ON FUNCTIONS TO "{role}""#,
+    r#"ALTER DEFAULT PRIVILEGES IN SCHEMA t_template REVOKE EXECUTE ON FUNCTIONS FROM "{role}""#,
+];
 
 /// A statement of the template, for a tenant's schema and role.
 pub fn for_tenant(statement: &str, schema: &str, role: &str) -> Result<String> {
@@ -139,16 +167,15 @@ const GRANTS: &str = r#"WITH audited AS (
         SELECT tgrelid FROM pg_catalog.pg_trigger WHERE tgfoid = 't_template.record_history'::regproc
         UNION SELECT oid FROM pg_catalog.pg_class
         WHERE relnamespace = 't_template'::regnamespace AND relname = ANY ($1)
-    ), callable AS (
-        SELECT oid::regprocedure::text AS name FROM pg_catalog.pg_proc
-        WHERE pronamespace = 't_template'::regnamespace AND prorettype <> 'trigger'::regtype
     )
     SELECT 'GRANT USAGE ON SCHEMA t_template TO "{role}"' AS statement
     UNION ALL SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO "{role}"',
         string_agg(tgrelid::regclass::text, ', ' ORDER BY tgrelid::regclass::text)) FROM audited
-    UNION ALL SELECT 'GRANT SELECT ON t_template.history TO "{role}"'
-    UNION ALL SELECT format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', name) FROM callable
-    UNION ALL SELECT format('GRANT EXECUTE ON FUNCTION %s TO "{role}"', name) FROM callable"#;
+    UNION ALL SELECT 'GRANT SELECT ON t_template.history TO "{role}"'"#;
+
+const CALLS: &str = r#"SELECT 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA t_template TO "{role}"' AS statement
+    UNION ALL SELECT format('REVOKE EXECUTE ON FUNCTION %s FROM "{role}"', oid::regprocedure) FROM pg_catalog.pg_proc
+    WHERE pronamespace = 't_template'::regnamespace AND prorettype = 'trigger'::regtype"#;
 
 struct Migrator(sea_orm::DatabaseConnection);
 

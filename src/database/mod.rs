@@ -21,7 +21,7 @@ pub use changes::{Touched, Watch};
 pub use connect::{connect, missing_hardening, own};
 pub use doctor::{Finding, Health, Look};
 pub use listen::{Event, Listener};
-pub use migrate::{TEMPLATE_SCHEMA, for_tenant, grants, lock_migrations, steps};
+pub use migrate::{CALLABLE, TEMPLATE_SCHEMA, for_tenant, grants, lock_migrations, steps};
 pub use quote::identifier;
 pub use reserved::Reserved;
 pub use rules::Rule;

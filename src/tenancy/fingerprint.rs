@@ -80,8 +80,7 @@ UNION ALL SELECT schema, 'function', name, concat_ws(' ', CASE WHEN prokind <> '
     'owned by', pg_get_userbyid(proowner)) FROM routine
 UNION ALL SELECT schema, 'object', pg_describe_object(classid, objid, 0), '' FROM within
     WHERE classid NOT IN ('pg_class'::regclass, 'pg_proc'::regclass)
-UNION ALL SELECT h.schema, 'grant ' || h.who, h.privilege || ' on ' || h.object, h.detail FROM held h
-    WHERE NOT (h.schema = $3 AND h.who = 'PUBLIC' AND h.object IN (SELECT object FROM template))
+UNION ALL SELECT schema, 'grant ' || who, privilege || ' on ' || object, detail FROM held
 UNION ALL SELECT $3, 'grant {role}', privilege || ' on ' || object, '' FROM template, unnest(privileges) privilege
     WHERE $3 = ANY ($1)"#;
 

@@ -18,16 +18,20 @@ pub(super) enum Furnished {
     Empty,
 }
 
-/// Makes the homes and compares them with the template.
+/// Makes the homes and compares them with the template. The triggers come after all homes' functions: a trigger looks up its
+/// function by the name, among those of all tenants, and PostgreSQL keeps what it found until a function is made.
 pub(super) async fn build(
     tx: &PlatformTx,
     homes: &[Home],
     template: &Template,
     furnished: Furnished,
 ) -> Result<()> {
-    let mut statements = Vec::with_capacity(homes.len() * 2);
+    let mut statements = Vec::with_capacity(homes.len() * 3);
     for home in homes {
         statements.push(home.ddl(template)?);
+    }
+    for home in homes {
+        statements.push(home.of_template(&template.triggers)?);
         if furnished == Furnished::WithRoles {
             statements.push(home.roles(tx));
         }
@@ -79,14 +83,19 @@ impl Home {
         Ok(homes)
     }
 
-    /// Everything it needs, as one text for one round trip: the statements, one by one, take twice as long.
+    /// Statements of the template, for this home.
+    fn of_template(&self, statements: &[String]) -> Result<String> {
+        for_tenant(&statements.join(";\n"), &self.schema, &self.role)
+    }
+
+    /// Everything it needs but the triggers, as one text for one round trip: the statements, one by one, take twice as long.
     fn ddl(&self, template: &Template) -> Result<String> {
         let role = identifier(&self.role)?;
         let cell = identifier(&self.login)?;
         let schema = &self.schema;
         let head =
             format!("CREATE ROLE {role} NOLOGIN; GRANT {role} TO {cell}; CREATE SCHEMA {schema}");
-        let body = for_tenant(&template.statements.join(";\n"), schema, &self.role)?;
+        let body = self.of_template(&template.statements)?;
         let steps = template
             .steps
             .iter()

@@ -1,7 +1,7 @@
 //! The template's DDL: read from the catalogue once a version, kept as a list of statements, played for each new tenant.
 //! The catalogue is too slow to read per tenant: 270 ms a query at 10,000 of them.
 
-use crate::database::{PlatformTx, TEMPLATE_SCHEMA, grants, lock_migrations};
+use crate::database::{CALLABLE, PlatformTx, TEMPLATE_SCHEMA, grants, lock_migrations};
 use crate::error::{Error, Result};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
@@ -34,9 +34,16 @@ const INDEXES: &str = "SELECT pg_get_indexdef(c.oid) AS statement
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u'))
     ORDER BY c.relname";
 
+/// What triggers do: nobody's to run.
+const TRIGGERED: &str = "SELECT pg_get_functiondef(p.oid) AS statement
+    FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace = 't_template'::regnamespace AND p.prorettype = 'trigger'::regtype
+    ORDER BY p.proname";
+
+/// The tenant's to run.
 const FUNCTIONS: &str = "SELECT pg_get_functiondef(p.oid) AS statement
     FROM pg_catalog.pg_proc p
-    WHERE p.pronamespace = 't_template'::regnamespace
+    WHERE p.pronamespace = 't_template'::regnamespace AND p.prorettype <> 'trigger'::regtype
     ORDER BY p.proname";
 
 const TRIGGERS: &str = "SELECT pg_get_triggerdef(t.oid) AS statement
@@ -81,10 +88,15 @@ pub async fn render(tx: &PlatformTx) -> Result<()> {
         )));
     }
     let mut statements: Vec<String> = Vec::new();
-    for query in [TABLES, FOREIGN_KEYS, INDEXES, FUNCTIONS, TRIGGERS] {
+    for query in [TABLES, FOREIGN_KEYS, INDEXES, TRIGGERED] {
         statements.extend(column(tx, query, "statement").await?);
     }
+    let [open, close] = CALLABLE.map(str::to_owned);
+    statements.push(open);
+    statements.extend(column(tx, FUNCTIONS, "statement").await?);
+    statements.push(close);
     statements.extend(grants(tx).await?);
+    statements.extend(column(tx, TRIGGERS, "statement").await?);
     let count = statements.len();
     let keep = Statement::from_sql_and_values(
         DbBackend::Postgres,
@@ -109,8 +121,10 @@ pub(super) struct Template {
     pub(super) version: String,
     /// Names of the steps it has.
     pub(super) steps: Vec<String>,
-    /// DDL for the schema [`TEMPLATE_SCHEMA`].
+    /// DDL for the schema [`TEMPLATE_SCHEMA`], all but the triggers'.
     pub(super) statements: Vec<String>,
+    /// The triggers.
+    pub(super) triggers: Vec<String>,
 }
 
 /// The newest template: it serves an older binary too, because steps only add.
@@ -133,11 +147,16 @@ async fn one(tx: &PlatformTx, query: &'static str) -> Result<Option<Template>> {
         .query_one_raw(Statement::from_string(DbBackend::Postgres, query))
         .await?;
     let Some(row) = found else { return Ok(None) };
-    let list = |name| serde_json::from_value(row.try_get("", name)?).map_err(Error::internal);
+    let list = |name| -> Result<Vec<String>> {
+        serde_json::from_value(row.try_get("", name)?).map_err(Error::internal)
+    };
+    let is_trigger = |statement: &String| statement.starts_with("CREATE TRIGGER ");
+    let (triggers, statements) = list("statements")?.into_iter().partition(is_trigger);
     Ok(Some(Template {
         version: row.try_get("", "version")?,
         steps: list("steps")?,
-        statements: list("statements")?,
+        statements,
+        triggers,
     }))
 }
 

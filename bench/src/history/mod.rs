@@ -118,7 +118,7 @@ impl<'a> Stage<'a> {
                  FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, {devices})) new;
              CREATE TABLE device_plain (LIKE device INCLUDING ALL);
              INSERT INTO device_plain SELECT * FROM device;
-             CREATE TRIGGER touch BEFORE UPDATE ON device_plain FOR EACH ROW EXECUTE FUNCTION touch('last_seen_at');
+             CREATE TRIGGER touch BEFORE UPDATE ON device_plain FOR EACH ROW EXECUTE FUNCTION bulkhead.touch('last_seen_at');
              GRANT SELECT, UPDATE ON device_plain TO \"{role}\""
         );
         let mut connection = stage.connect().await?;

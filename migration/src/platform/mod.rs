@@ -25,6 +25,7 @@ mod m0032_promote;
 mod m0033_batches;
 mod m0034_schedule;
 mod m0035_breaker;
+mod m0036_triggers;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -52,5 +53,6 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0033_batches::Migration),
         Box::new(m0034_schedule::Migration),
         Box::new(m0035_breaker::Migration),
+        Box::new(m0036_triggers::Migration),
     ]
 }

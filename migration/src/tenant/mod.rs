@@ -20,6 +20,7 @@ mod m0023_job_batches;
 mod m0024_schedule;
 mod m0025_job_cancel;
 mod m0027_history_row;
+mod m0028_triggers;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -41,6 +42,7 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0024_schedule::Migration),
         Box::new(m0025_job_cancel::Migration),
         Box::new(m0027_history_row::Migration),
+        Box::new(m0028_triggers::Migration),
     ]
 }
 

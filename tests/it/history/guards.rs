@@ -224,7 +224,7 @@ fn a_tenant_reads_its_history_and_nothing_else() {
                 "ALTER TABLE device DISABLE TRIGGER ALL",
                 "ALTER TABLE device DISABLE TRIGGER device_history_update",
                 "DROP TRIGGER device_history_update ON device",
-                "CREATE TRIGGER mine BEFORE UPDATE ON device EXECUTE FUNCTION touch('')",
+                "CREATE TRIGGER mine BEFORE UPDATE ON device EXECUTE FUNCTION record_history()",
                 "TRUNCATE device",
                 "TRUNCATE device, device_token",
                 "DROP TABLE device CASCADE",

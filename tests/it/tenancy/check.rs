@@ -60,7 +60,7 @@ fn tenants_and_spares_are_like_the_template() {
 }
 
 /// What is done to a schema `{s}` and its role `{r}`, and what is said of it then.
-const PLANTED: [(&str, &str); 17] = [
+const PLANTED: [(&str, &str); 18] = [
     (
         "ALTER TABLE {s}.device DROP COLUMN firmware_version",
         "column device.firmware_version is missing",
@@ -99,8 +99,8 @@ const PLANTED: [(&str, &str); 17] = [
         "trigger role_touch on role is `",
     ),
     (
-        "CREATE OR REPLACE FUNCTION {s}.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
-        "function touch() is another",
+        "CREATE OR REPLACE FUNCTION {s}.record_history() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "function record_history() is another",
     ),
     ("CREATE TABLE {s}.stray (id int)", "table stray is extra"),
     (
@@ -118,6 +118,10 @@ const PLANTED: [(&str, &str); 17] = [
     (
         "GRANT SELECT ON {s}.member TO PUBLIC",
         "PUBLIC has SELECT on table member",
+    ),
+    (
+        "GRANT EXECUTE ON FUNCTION {s}.record_event TO PUBLIC",
+        "PUBLIC has EXECUTE on function record_event(",
     ),
     (
         "GRANT UPDATE (name) ON {s}.device TO pg_monitor",
