@@ -89,3 +89,41 @@ fn a_tenant_that_cannot_be_migrated_is_refused_until_it_can() {
         .await;
     });
 }
+
+/// Functions that schemas of older binaries have, and everybody may run.
+const OWN_FUNCTIONS: &str = "CREATE FUNCTION {s}.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE FUNCTION {s}.mirror_schedule() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {s} TO PUBLIC;
+    DELETE FROM bulkhead.migration WHERE schema_name = '{s}' AND name = 'm0028_triggers'";
+
+#[test]
+fn triggers_of_older_tenants_do_what_the_platform_says() {
+    run(async {
+        let world = World::private(|_| {}).await;
+        let older = Tenant::of(world).await;
+        let mut owner = world.owner().await;
+        let schema = &older.row.schema_name;
+        let triggers: Vec<String> = sqlx::query_scalar(
+            "SELECT pg_get_triggerdef(t.oid) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+             WHERE c.relnamespace = $1::regnamespace AND t.tgfoid = ANY ($2::regprocedure[])",
+        )
+        .bind(schema)
+        .bind(["bulkhead.touch()", "bulkhead.mirror_schedule()"])
+        .fetch_all(&mut owner)
+        .await
+        .unwrap();
+        assert!(triggers.len() > 3, "{triggers:?}");
+        let own = triggers.iter().map(|trigger| {
+            let trigger = trigger.replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER");
+            trigger.replace("FUNCTION bulkhead.", &format!("FUNCTION {schema}."))
+        });
+        let sql: Vec<String> = std::iter::once(OWN_FUNCTIONS.replace("{s}", schema))
+            .chain(own)
+            .collect();
+        let sql = AssertSqlSafe(sql.join(";\n"));
+        owner.execute(sqlx::raw_sql(sql)).await.unwrap();
+        let (code, out, _) = finish(world.command().args(["tenant", "check"]), "");
+        assert_eq!(code, Some(0), "the command migrates it first: {out}");
+        assert!(out.contains("all like the template"), "{out}");
+    });
+}
