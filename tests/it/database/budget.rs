@@ -17,10 +17,7 @@ use uuid::Uuid;
 fn one_connection_is_enough_for_the_platform_and_every_cell() {
     run(async {
         let world = World::private(|config| config.max_connections = 1).await;
-        let mut tenants = Vec::new();
-        for _ in 0..5 {
-            tenants.push(Tenant::of(world).await);
-        }
+        let tenants = tenants(world, 5).await;
         let cells: BTreeSet<_> = tenants.iter().map(|tenant| tenant.row.cell_id).collect();
         assert_eq!(cells.len(), 4, "new tenants are dealt to all cells");
         for round in 0..3 {
@@ -45,10 +42,7 @@ fn one_connection_is_enough_for_the_platform_and_every_cell() {
 fn the_cold_make_room_for_others() {
     run(async {
         let world = World::private(|config| config.max_connections = 3).await;
-        let mut tenants = Vec::new();
-        for _ in 0..4 {
-            tenants.push(Tenant::of(world).await);
-        }
+        let tenants = tenants(world, 4).await;
         join_all((0..12).map(async |n| {
             let tx = tenants[n % 4].write().await;
             add(&tx, "A device").await.unwrap();
@@ -75,10 +69,7 @@ fn the_cold_make_room_for_others() {
 fn cells_that_are_all_at_work_leave_each_other_their_connections() {
     run(async {
         let world = World::private(|config| config.max_connections = 8).await;
-        let mut tenants = Vec::new();
-        for _ in 0..8 {
-            tenants.push(Tenant::of(world).await);
-        }
+        let tenants = tenants(world, 8).await;
         let backends = join_all((0..8).map(async |client| {
             let mut backends = Vec::new();
             for step in 0..50 {
@@ -100,10 +91,7 @@ fn cells_that_are_all_at_work_leave_each_other_their_connections() {
 fn a_cell_whose_connections_are_all_held_has_one_of_the_others() {
     run(async {
         let world = World::private(|config| config.max_connections = 2).await;
-        let mut tenants = Vec::new();
-        for _ in 0..8 {
-            tenants.push(Tenant::of(world).await);
-        }
+        let tenants = tenants(world, 8).await;
         let (holder, beside, other) = (&tenants[0], &tenants[4], &tenants[1]);
         assert_eq!(holder.row.cell_id, beside.row.cell_id);
         assert_ne!(holder.row.cell_id, other.row.cell_id);
@@ -128,10 +116,7 @@ fn a_cell_whose_connections_are_all_held_has_one_of_the_others() {
 fn a_tenant_has_a_connection_that_has_read_its_tables() {
     run(async {
         let world = World::private(|config| config.max_connections = 3).await;
-        let mut tenants = Vec::new();
-        for _ in 0..13 {
-            tenants.push(Tenant::of(world).await);
-        }
+        let tenants = tenants(world, 13).await;
         let [one, two, three, four] = [0, 4, 8, 12].map(|n| &tenants[n]);
         for other in [two, three, four] {
             assert_eq!(other.row.cell_id, one.row.cell_id);
@@ -145,6 +130,15 @@ fn a_tenant_has_a_connection_that_has_read_its_tables() {
             assert_eq!(at_once(&[one]).await, known[..1]);
         }
     });
+}
+
+/// So many new ones.
+async fn tenants(world: &'static World, count: usize) -> Vec<Tenant> {
+    let mut tenants = Vec::new();
+    for _ in 0..count {
+        tenants.push(Tenant::of(world).await);
+    }
+    tenants
 }
 
 /// A unit of work of each, all begun before the first ends; the backends that served them.

@@ -199,3 +199,18 @@ fn list_says_how_full_the_cells_are() {
         assert!(!lines[2].contains("bulkhead cell add"));
     });
 }
+
+/// Stretched once: who connects to a busy server would pay for each time more.
+#[test]
+fn postgresql_keeps_verifiers_of_the_logins() {
+    run(async {
+        let world = World::private(|_| {}).await;
+        let kept: Vec<bool> = sqlx::query_scalar(
+            "SELECT r.rolpassword LIKE 'SCRAM-SHA-256$1:%' FROM bulkhead.cell c JOIN pg_authid r ON r.rolname = c.login",
+        )
+        .fetch_all(&mut world.superuser().await)
+        .await
+        .unwrap();
+        assert_eq!(kept, [true; 4]);
+    });
+}
