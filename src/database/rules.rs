@@ -16,7 +16,7 @@ pub struct Rule {
 }
 
 /// About roles, rights and settings.
-pub(super) const RULES: [Rule; 6] = [
+pub(super) const RULES: [Rule; 7] = [
     Rule {
         check: "public",
         health: Health::Fail,
@@ -40,6 +40,21 @@ pub(super) const RULES: [Rule; 6] = [
                 pg_identify_object('pg_proc'::regclass, p.oid, 0) o
             WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema')
                 AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search\\_path=%')",
+    },
+    Rule {
+        check: "functions",
+        health: Health::Fail,
+        well: "nobody may run them who was not told to",
+        wrong: "SELECT format('everybody may run what functions %s makes', o.rolname),
+                format('ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC', o.rolname)
+                FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles o ON o.oid = n.nspowner
+                WHERE n.nspname = 't_template' AND NOT EXISTS (SELECT FROM pg_catalog.pg_default_acl d
+                    WHERE d.defaclrole = o.oid AND d.defaclnamespace = 0 AND d.defaclobjtype = 'f'
+                        AND NOT EXISTS (SELECT FROM aclexplode(d.defaclacl) e WHERE e.grantee = 0))
+            UNION ALL SELECT format('everybody may run functions of the schema %s', n.nspname),
+                format('REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA %I FROM PUBLIC', n.nspname)
+                FROM pg_catalog.pg_namespace n WHERE n.nspname IN ('bulkhead', 't_template') AND EXISTS (
+                    SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = n.oid AND has_function_privilege('public', p.oid, 'EXECUTE'))",
     },
     Rule {
         check: "cell logins",

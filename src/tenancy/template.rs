@@ -127,7 +127,7 @@ pub(super) struct Template {
     pub(super) triggers: Vec<String>,
 }
 
-/// The newest template: it serves an older binary too, because steps only add.
+/// The newest template: it serves an older binary too, because no step takes what that uses.
 pub(super) async fn read(tx: &PlatformTx) -> Result<Template> {
     let newest = "SELECT version, steps, statements FROM template ORDER BY version DESC LIMIT 1";
     one(tx, newest)

@@ -62,6 +62,7 @@ fn a_healthy_instance_is_well() {
             "hardening",
             "public",
             "definer functions",
+            "functions",
             "cell logins",
             "cell members",
             "tenant roles",
@@ -93,6 +94,7 @@ fn planted(one: &Tenant, two: &Tenant) -> String {
             "GRANT TEMPORARY ON DATABASE {name} TO PUBLIC;
              GRANT CREATE ON SCHEMA public TO PUBLIC;
              CREATE FUNCTION bulkhead.stray() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
+             ALTER DEFAULT PRIVILEGES FOR ROLE bulkhead GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
              ALTER ROLE {cell} INHERIT CREATEDB;
              REVOKE {role} FROM {cell};
              GRANT pg_monitor TO {cell};
@@ -122,6 +124,8 @@ fn what_is_broken_is_named_and_mended_by_what_is_said() {
             ("hardening", "fail", "statements"),
             ("public", "fail", "everybody may create"),
             ("definer functions", "fail", "bulkhead.stray()"),
+            ("functions", "fail", "everybody may run what functions"),
+            ("functions", "fail", "of the schema bulkhead"),
             ("cell logins", "fail", "inherits"),
             ("cell logins", "fail", "may create databases"),
             ("cell members", "fail", &format!("{cell} may not be {role}")),

@@ -4,7 +4,7 @@ use super::{STEP, without_step};
 use crate::harness::{Tenant, World, finish, run, until};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Executor as _};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
 /// A newer binary migrates the template, then all tenants, and renders it after that.
 #[test]
@@ -103,17 +103,22 @@ fn triggers_of_older_tenants_do_what_the_platform_says() {
         let older = Tenant::of(world).await;
         let mut owner = world.owner().await;
         let schema = &older.row.schema_name;
-        let triggers: Vec<String> = sqlx::query_scalar(
+        // Their functions with the schemas: nothing is on the path.
+        owner
+            .execute("SET search_path TO pg_catalog")
+            .await
+            .unwrap();
+        let called =
             "SELECT pg_get_triggerdef(t.oid) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-             WHERE c.relnamespace = $1::regnamespace AND t.tgfoid = ANY ($2::regprocedure[])",
-        )
-        .bind(schema)
-        .bind(["bulkhead.touch()", "bulkhead.mirror_schedule()"])
-        .fetch_all(&mut owner)
-        .await
-        .unwrap();
-        assert!(triggers.len() > 3, "{triggers:?}");
-        let own = triggers.iter().map(|trigger| {
+            JOIN pg_proc p ON p.oid = t.tgfoid
+            WHERE c.relnamespace = $1::regnamespace AND p.pronamespace = $2::regnamespace
+                AND p.proname IN ('touch', 'mirror_schedule') ORDER BY t.oid";
+        let calling = async |owner: &mut PgConnection, whose: &str| -> Vec<String> {
+            let query = sqlx::query_scalar(called).bind(schema).bind(whose);
+            query.fetch_all(owner).await.unwrap()
+        };
+        let platforms = calling(&mut owner, "bulkhead").await;
+        let own = platforms.iter().map(|trigger| {
             let trigger = trigger.replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER");
             trigger.replace("FUNCTION bulkhead.", &format!("FUNCTION {schema}."))
         });
@@ -122,8 +127,12 @@ fn triggers_of_older_tenants_do_what_the_platform_says() {
             .collect();
         let sql = AssertSqlSafe(sql.join(";\n"));
         owner.execute(sqlx::raw_sql(sql)).await.unwrap();
+        assert_eq!(calling(&mut owner, schema).await.len(), platforms.len());
+        assert!(platforms.len() > 3, "{platforms:?}");
+
         let (code, out, _) = finish(world.command().args(["tenant", "check"]), "");
         assert_eq!(code, Some(0), "the command migrates it first: {out}");
         assert!(out.contains("all like the template"), "{out}");
+        assert_eq!(calling(&mut owner, "bulkhead").await, platforms);
     });
 }
