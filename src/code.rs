@@ -110,7 +110,7 @@ kinds! {
         "It took too long and was stopped. What a mutation was to change may be changed all the same.",
         "Ask for less at once. A mutation: look whether it was done, or send it again with its `Idempotency-Key`.");
     UNAVAILABLE = ("UNAVAILABLE", Some("unavailable"), 503,
-        "PostgreSQL or a connection to it cannot be had just now.", "Try again after `Retry-After`.");
+        "PostgreSQL or a connection to it cannot be had just now.", "Try again after `Retry-After`, `retryAfter` in GraphQL.");
     TOO_SLOW = ("TOO_SLOW", Some("unavailable"), 503,
         "What is followed came faster than it was read; the subscription is over.", "Subscribe again, read faster.");
     INTERNAL = ("INTERNAL", Some("internal"), 500,

@@ -13,7 +13,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
     };
-    match runtime.block_on(run(cli)) {
+    let done = runtime.block_on(run(cli));
+    // A job that blocks its thread was told to stop, and cannot be made to: it holds up nobody.
+    runtime.shutdown_background();
+    match done {
         Ok(code) => code,
         Err(error) => fail(&bulkhead::error::explain(&error)),
     }

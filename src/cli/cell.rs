@@ -20,7 +20,13 @@ pub(super) enum Command {
         json: bool,
     },
     /// Make one more cell, and move tenants to it
-    Add(Why),
+    Add {
+        #[command(flatten)]
+        why: Why,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Move tenants from full cells to empty ones, until they are even
     Redeal {
         /// How many tenants to move at most
@@ -28,6 +34,9 @@ pub(super) enum Command {
         at_most: u64,
         #[command(flatten)]
         why: Why,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -36,8 +45,8 @@ pub(super) async fn run(config: Config, command: Command) -> Result<()> {
     let app = App::start(config, key, false).await?;
     let done = match command {
         Command::List { json } => list(&app.services, json).await,
-        Command::Add(why) => add(&app.services, &why).await,
-        Command::Redeal { at_most, why } => redeal(&app.services, at_most, &why).await,
+        Command::Add { why, json } => add(&app.services, &why, json).await,
+        Command::Redeal { at_most, why, json } => redeal(&app.services, at_most, &why, json).await,
     };
     let stopped = app.stop().await;
     done.and(stopped)
@@ -67,13 +76,26 @@ fn hint(load: &cells::Load) -> Option<String> {
     (load.tenants > cells::ROOMY).then(hint)
 }
 
-async fn add(services: &Services, why: &Why) -> Result<()> {
+async fn add(services: &Services, why: &Why, as_json: bool) -> Result<()> {
     let cell = cells::add(&services.database, &why.act()).await?;
+    if as_json {
+        let moved = deal(services, u64::MAX, why).await?;
+        return out::json(&json!({ "cell": cell.id, "login": cell.login, "moved": moved }));
+    }
     out::print(&format!("Added cell {} as {}\n", cell.id, cell.login))?;
-    redeal(services, u64::MAX, why).await
+    redeal(services, u64::MAX, why, false).await
 }
 
-async fn redeal(services: &Services, at_most: u64, why: &Why) -> Result<()> {
+async fn redeal(services: &Services, at_most: u64, why: &Why, as_json: bool) -> Result<()> {
+    let moved = deal(services, at_most, why).await?;
+    if as_json {
+        return out::json(&json!({ "moved": moved }));
+    }
+    out::print(&format!("Moved {moved} tenants\n"))
+}
+
+/// Moves tenants until the cells are even, or so many are moved. Returns how many.
+async fn deal(services: &Services, at_most: u64, why: &Why) -> Result<u64> {
     cells::revoke(&services.database, at_most).await?;
     let planned = cells::to_move(loads(services).await?).min(at_most);
     let style = ProgressStyle::with_template("Moving tenants {bar:32} {pos}/{len}, {eta} left");
@@ -84,7 +106,7 @@ async fn redeal(services: &Services, at_most: u64, why: &Why) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    out::print(&format!("Moved {moved} tenants\n"))
+    Ok(moved)
 }
 
 async fn loads(services: &Services) -> Result<Vec<cells::Load>> {

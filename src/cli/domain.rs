@@ -63,6 +63,9 @@ pub(super) enum Command {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -82,7 +85,7 @@ pub(super) async fn run(services: &Services, command: Command) -> Result<()> {
         Command::Add { which, json } => add(services, &which, json).await,
         Command::Verify { which, wait, json } => verify(services, &which, wait, json).await,
         Command::Primary { which, json } => primary(services, &which, json).await,
-        Command::Remove { which, yes } => remove(services, &which, yes).await,
+        Command::Remove { which, yes, json } => remove(services, &which, yes, json).await,
     }
 }
 
@@ -177,7 +180,13 @@ async fn primary(services: &Services, which: &Which, as_json: bool) -> Result<()
     ))
 }
 
-async fn remove(services: &Services, which: &Which, yes: bool) -> Result<()> {
+async fn remove(services: &Services, which: &Which, yes: bool, as_json: bool) -> Result<()> {
+    let told = |removed: bool, line: String| {
+        if as_json {
+            return out::json(&json!({ "host": which.host, "removed": removed }));
+        }
+        out::print(&line)
+    };
     let host = domain::name(&which.host)?;
     let tx = services.database.platform().await?;
     let tenant = tenant(&tx, &which.slug).await?;
@@ -186,9 +195,8 @@ async fn remove(services: &Services, which: &Which, yes: bool) -> Result<()> {
     let slug = &tenant.slug;
     match found {
         Err(Error::NotFound(_)) => {
-            return out::print(&format!(
-                "{slug} has no domain {host}; nothing was changed.\n"
-            ));
+            let line = format!("{slug} has no domain {host}; nothing was changed.\n");
+            return told(false, line);
         }
         found => drop(found?),
     }
@@ -198,7 +206,7 @@ async fn remove(services: &Services, which: &Which, yes: bool) -> Result<()> {
     let tx = services.database.platform().await?;
     domain::remove(&tx, &tenant, &host, &which.why.act()).await?;
     tx.commit().await?;
-    out::print(&format!("Removed {host} from {slug}.\n"))
+    told(true, format!("Removed {host} from {slug}.\n"))
 }
 
 /// For scripts.

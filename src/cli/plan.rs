@@ -38,6 +38,9 @@ pub(super) enum Command {
         name: String,
         #[command(flatten)]
         why: Why,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -52,7 +55,7 @@ pub(super) async fn run(config: Config, command: Command) -> Result<()> {
             why,
             json,
         } => set(&app.services, (&name, limits), &why, json).await,
-        Command::Delete { name, why } => delete(&app.services, &name, &why).await,
+        Command::Delete { name, why, json } => delete(&app.services, &name, &why, json).await,
     };
     let stopped = app.stop().await;
     done.and(stopped)
@@ -97,10 +100,13 @@ async fn set(
     out::print(&out::table(["LIMIT", "ALLOWED"], rows))
 }
 
-async fn delete(services: &Services, name: &str, why: &Why) -> Result<()> {
+async fn delete(services: &Services, name: &str, why: &Why, as_json: bool) -> Result<()> {
     let tx = services.database.platform().await?;
     delete_plan(&tx, name, &why.act()).await?;
     tx.commit().await?;
+    if as_json {
+        return out::json(&json!({ "name": name, "deleted": true }));
+    }
     out::print(&format!("Deleted the plan {name}.\n"))
 }
 

@@ -194,7 +194,12 @@ async fn show(services: &Services, slug: &str, as_json: bool) -> Result<()> {
     let hosts: Vec<String> = domains.iter().map(domain::brief).collect();
     let mut shown = describe(&tenant);
     shown["domains"] = domains.iter().map(domain::describe).collect();
-    shown["url"] = json!(url(&services.config, &tenant));
+    let primary = domains.iter().find(|domain| domain.is_primary);
+    let url = primary.map_or_else(
+        || url(&services.config, &tenant),
+        |domain| format!("{}://{}", services.config.scheme.as_str(), domain.host),
+    );
+    shown["url"] = json!(url);
     for (key, value) in limits::describe(&tenant) {
         shown[key] = value;
     }
@@ -203,7 +208,7 @@ async fn show(services: &Services, slug: &str, as_json: bool) -> Result<()> {
     }
     let rows = [
         ["name".to_owned(), tenant.name.clone()],
-        ["url".to_owned(), url(&services.config, &tenant)],
+        ["url".to_owned(), url],
         [
             "domains".to_owned(),
             if hosts.is_empty() {

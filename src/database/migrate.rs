@@ -179,7 +179,7 @@ impl Migrator {
         Ok(Self(SqlxPostgresConnector::from_sqlx_postgres_pool(pool)))
     }
 
-    /// Tenants that lack a step of this binary, and are whole otherwise: neither being made nor being erased. Every command asks
+    /// Tenants that lack a step of this binary and are not being erased. A clone that was begun is among them: it goes on with it. Every command asks
     /// that first: the steps are counted in one go through the ledger, a fifth of what to look each up takes.
     async fn behind(&self) -> Result<Vec<Behind>> {
         let query = Statement::from_sql_and_values(
@@ -187,7 +187,7 @@ impl Migrator {
             "SELECT t.id, t.slug, t.schema_name, t.role_name FROM bulkhead.tenant t
              LEFT JOIN (SELECT m.schema_name, count(*) AS steps FROM bulkhead.migration m
                  WHERE m.name = ANY ($1::text[]) GROUP BY m.schema_name) m ON m.schema_name = t.schema_name
-             WHERE t.state IN ('active', 'suspended', 'archived') AND coalesce(m.steps, 0) < cardinality($1::text[])
+             WHERE t.state <> 'deleting' AND coalesce(m.steps, 0) < cardinality($1::text[])
              ORDER BY t.schema_name",
             [steps().into()],
         );

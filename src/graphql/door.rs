@@ -315,7 +315,11 @@ pub fn answer(response: &Response, media_type: MediaType) -> axum::response::Res
         _ => StatusCode::OK,
     };
     let mut answer = send(response, status, media_type);
-    answer.headers_mut().extend(response.http_headers.clone());
+    let headers = answer.headers_mut();
+    headers.extend(response.http_headers.clone());
+    if let Some(seconds) = error::retry_after(response) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     answer
 }
 

@@ -4,7 +4,9 @@ use super::ByteSize;
 use super::door::was_executed;
 use crate::code::{self, Kind};
 use crate::error::{self, Error};
-use async_graphql::{Enum, ErrorExtensionValues, Interface, Response, ServerError, SimpleObject};
+use async_graphql::{
+    Enum, ErrorExtensionValues, Interface, Response, ServerError, SimpleObject, Value,
+};
 use entity::platform::plan::Limit;
 
 /// Codes of expected failures. Stable.
@@ -292,6 +294,20 @@ pub(super) fn coded(mut error: ServerError, kind: &Kind) -> Response {
     Response::from_errors(vec![error])
 }
 
+/// Seconds, in the extensions of an error that may be over by then.
+const AFTER: &str = "retryAfter";
+
+/// When all that may be over that a response has errors of, in seconds.
+pub(super) fn retry_after(response: &Response) -> Option<u64> {
+    let seconds = response.errors.iter().filter_map(|error| {
+        let Some(Value::Number(seconds)) = error.extensions.as_ref()?.get(AFTER) else {
+            return None;
+        };
+        seconds.as_u64()
+    });
+    seconds.max()
+}
+
 /// Everything that a client is told of an error besides its message.
 fn extend(rendered: &mut ServerError, error: &Error, request_id: &str) {
     let extensions = fresh(rendered, error.code());
@@ -307,10 +323,11 @@ fn extend(rendered: &mut ServerError, error: &Error, request_id: &str) {
         Error::Throttled { limit, max, .. } => {
             extensions.set("limit", limit.name());
             extensions.set("max", *max);
-            extensions.set("retryAfter", error.retry_after());
         }
-        Error::RateLimited(_) => extensions.set("retryAfter", error.retry_after()),
         _ => {}
+    }
+    if let Some(seconds) = error.retry_after() {
+        extensions.set(AFTER, seconds);
     }
 }
 

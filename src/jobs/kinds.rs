@@ -122,7 +122,8 @@ impl Kinds {
         self.queues.get(name).copied().unwrap_or_default()
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    /// The names of all.
+    pub fn names(&self) -> Vec<String> {
         self.known.keys().map(|&name| name.to_owned()).collect()
     }
 

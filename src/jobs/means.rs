@@ -82,3 +82,34 @@ impl Means {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_lane_owes_what_its_runs_took_longer_than_charged() {
+        let means = Means::default();
+        means.ran("slow", 1, SECOND, 0.25);
+        means.ran("slow", 1, SECOND, 1.0);
+        means.gave_back(2, 0.5);
+        assert_eq!(means.corrections(&[1, 2, 3]), [(1, 0.75), (2, -0.5)]);
+        assert!(means.corrections(&[1, 2]).is_empty(), "told once");
+        means.put_back([(1, 0.75)]);
+        assert_eq!(means.corrections(&[1]), [(1, 0.75)], "unless that failed");
+    }
+
+    #[test]
+    fn a_kind_costs_what_its_runs_take() {
+        let means = Means::default();
+        assert!((means.fill(SECOND)).abs() < f64::EPSILON, "nothing ran");
+        means.ran("slow", 1, SECOND, 0.0);
+        let costs = means.costs();
+        assert_eq!((&costs["slow"], &costs[""]), (&1.0.into(), &UNKNOWN.into()));
+        means.ran("slow", 1, 2 * SECOND, 0.0);
+        assert_eq!(means.costs()["slow"], 1.0 + LATEST);
+        assert!((means.fill(11 * SECOND) - 10.0).abs() < 1e-9);
+    }
+}

@@ -95,6 +95,9 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
             }
             for_tenant(inner, job, hold, (kind, tenant)).await
         }
+        (Some(Kind::Platform(_)), None) if job.attempt > job.max_attempts => {
+            Outcome::Dead(failed(&lost())).into()
+        }
         (Some(Kind::Platform(run)), None) => {
             let context = PlatformContext::new(Arc::clone(&inner.services), Arc::clone(&hold));
             match watched(inner, job, &hold, run(job.args(), context)).await {
@@ -112,6 +115,11 @@ async fn outcome(inner: &Arc<Inner>, job: &Claimed) -> Ran {
             Outcome::Dead(failed(&Error::internal(told))).into()
         }
     }
+}
+
+/// Why a job that was claimed once more than it may be run is dead.
+fn lost() -> Error {
+    Error::internal("its worker was lost, the last time too")
 }
 
 async fn for_tenant(
@@ -137,8 +145,7 @@ async fn for_tenant(
         return Outcome::Cancelled(None).into();
     }
     if job.attempt > job.max_attempts {
-        let lost = Error::internal("its worker was lost, the last time too");
-        return bury(job, kind, &context, lost).await.into();
+        return bury(job, kind, &context, lost()).await.into();
     }
     let work = (kind.run)(job.args(), context.clone());
     let ended = match watched(inner, job, &hold, work).await {

@@ -216,7 +216,7 @@ impl<'a> Ours<'a> {
         Ok(jain(&got))
     }
 
-    /// Milliseconds of a claim of 16 among so many ready jobs in 10,000 lanes, each time.
+    /// Milliseconds of a claim of 16 among so many ready jobs in 10,000 lanes, each time. The last of all: it leaves them there.
     pub(super) async fn claims(&mut self, ready: u32) -> Result<Vec<f64>> {
         self.sql(&format!(
             "INSERT INTO lane (queue) SELECT 'q' || n FROM generate_series(1, 10000) n;
@@ -243,8 +243,6 @@ impl<'a> Ours<'a> {
             }
             times.push(began.elapsed().saturating_sub(hint).as_secs_f64() * 1e3);
         }
-        self.sql("DELETE FROM job; DELETE FROM lane WHERE queue LIKE 'q%'")
-            .await?;
         // The first ones make the plans.
         Ok(times.split_off(10))
     }

@@ -38,6 +38,26 @@ fn one_connection_is_enough_for_the_platform_and_every_cell() {
     });
 }
 
+/// Who could not have one is told when to come back, whatever the request is.
+#[test]
+fn who_waits_in_vain_for_a_connection_is_told_when_to_come_back() {
+    run(async {
+        let world = World::private(|config| config.max_connections = 1).await;
+        let tenant = Tenant::of(world).await;
+        let held = tenant.write().await;
+        let sign_in = "mutation { sessionCreate(input: { email: \"a@b.test\", password: \"none\" }) { token } }";
+        let answer = tenant.gql(None, sign_in).await;
+        let extensions = &answer.body["errors"][0]["extensions"];
+        assert_eq!(extensions["code"], "UNAVAILABLE", "{}", answer.body);
+        assert_eq!(extensions["retryAfter"], 1);
+        assert_eq!(answer.header("Retry-After"), "1");
+        let answer = tenant.gql(Some("bh_none"), "{ tenant { slug } }").await;
+        assert_eq!(answer.body["errors"][0]["extensions"]["retryAfter"], 1);
+        assert_eq!(answer.header("Retry-After"), "1");
+        held.commit().await.unwrap();
+    });
+}
+
 #[test]
 fn the_cold_make_room_for_others() {
     run(async {

@@ -3,6 +3,7 @@
 
 mod doors;
 mod following;
+mod jobs;
 mod links;
 mod login;
 mod rows;

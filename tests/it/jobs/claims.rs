@@ -485,3 +485,31 @@ fn a_claim_reads_a_few_pages_for_each_job_that_it_takes() {
         }
     });
 }
+
+/// What it was charged too little is charged with its next job, by its weight.
+#[test]
+fn a_lane_is_charged_for_what_its_jobs_took() {
+    run(async {
+        let queue = Queue::new(1).await;
+        queue.set(0, "weight = 2, vtime = 100").await;
+        queue.fill(0, 1).await;
+        let mut worker = queue.worker().await;
+        let corrections = json!({ queue.lanes[0].to_string(): 6.0 });
+        sqlx::query("SELECT FROM claim_jobs($1, $2, 1, NULL, '{\"test.none\": 4}', $3)")
+            .bind(worker.node)
+            .bind(&queue.lanes)
+            .bind(&corrections)
+            .execute(&mut worker.connection)
+            .await
+            .unwrap();
+        let vtime: f64 = sqlx::query_scalar("SELECT vtime FROM lane WHERE id = $1")
+            .bind(queue.lanes[0])
+            .fetch_one(&mut worker.connection)
+            .await
+            .unwrap();
+        assert!(
+            (vtime - (100.0 + 6.0 / 2.0 + 4.0 / 2.0)).abs() < 1e-9,
+            "{vtime}"
+        );
+    });
+}

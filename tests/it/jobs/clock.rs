@@ -104,3 +104,32 @@ fn each_time_has_its_jobs_once_however_many_look() {
         assert_eq!(count(world, &spread).await, 2);
     });
 }
+
+#[test]
+fn a_job_of_the_platforms_whose_last_run_was_lost_is_dead() {
+    run(async {
+        let (tenant, _) = private(1).await;
+        let world = tenant.world;
+        // As a worker leaves it that was killed a minute ago.
+        let lost = format!(
+            "INSERT INTO bulkhead.job (id, lane, kind, args, state, attempt, max_attempts, timeout_ms, actor, claim, worker,
+                lease_until, started_at)
+             SELECT gen_random_uuid(), l.id, '{}', '{{}}', 2, 1, 1, 60000, 'system:tests', nextval('bulkhead.claim_number'), 'gone',
+                now() - interval '30 seconds', now() - interval '1 minute'
+             FROM bulkhead.lane l WHERE l.tenant_id IS NULL AND l.queue = 'default'",
+            Minutely::NAME
+        );
+        execute(world, &lost).await;
+        let kinds = Kinds::default().with_platform::<Minutely>();
+        let worker = Worker::start(Arc::clone(&world.app.services), kinds).await;
+        let over = "SELECT state::bigint FROM bulkhead.job_done WHERE max_attempts = 1 UNION ALL
+            SELECT 0 WHERE NOT EXISTS (SELECT FROM bulkhead.job_done WHERE max_attempts = 1)";
+        let state = until("it is over", async || {
+            let state = count(world, over).await;
+            (state > 0).then_some(state)
+        })
+        .await;
+        assert_eq!(state, 4, "it is not run once more");
+        worker.stop().await;
+    });
+}

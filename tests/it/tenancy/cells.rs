@@ -202,7 +202,7 @@ fn list_says_how_full_the_cells_are() {
 
 /// Stretched once: who connects to a busy server would pay for each time more.
 #[test]
-fn postgresql_keeps_verifiers_of_the_logins() {
+fn postgresql_keeps_verifiers_of_the_logins_and_scripts_add_more() {
     run(async {
         let world = World::private(|_| {}).await;
         let kept: Vec<bool> = sqlx::query_scalar(
@@ -212,5 +212,10 @@ fn postgresql_keeps_verifiers_of_the_logins() {
         .await
         .unwrap();
         assert_eq!(kept, [true; 4]);
+        let said = |out: String| serde_json::from_str::<Value>(&out).unwrap();
+        let added = said(command(world, &["cell", "add", "--json"]).await);
+        assert_eq!((&added["cell"], &added["moved"]), (&json!(4), &json!(0)));
+        let dealt = said(command(world, &["cell", "redeal", "--json"]).await);
+        assert_eq!(dealt, json!({ "moved": 0 }));
     });
 }

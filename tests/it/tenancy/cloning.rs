@@ -1,14 +1,18 @@
 //! Clones: a whole copy of rows and media, without credentials, and apart from its source.
 
-use super::{command, set, succeeds};
-use crate::harness::{PASSWORD, Tenant, run};
+use super::{STEP, command, set, succeeds, without_step};
+use crate::harness::{PASSWORD, Tenant, World, run, until};
 use bulkhead::graphql::parse_global_id;
 use bulkhead::identity::BuiltIn;
+use bulkhead::tenancy::{Act, NewTenant, clone};
+use entity::tenant::device;
 use futures::TryStreamExt as _;
 use migration::tenant::{CLONED, CREDENTIALS, EMPTIED};
 use object_store::{ObjectMeta, ObjectStoreExt as _};
 use reqwest::{Method, StatusCode};
+use sea_orm::EntityTrait as _;
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor as _};
 
 const SHOWN: &str = "{ tenant { slug devices(first: 9) { nodes { name } } media(first: 9) { nodes { state url } } } }";
 
@@ -222,5 +226,80 @@ fn what_a_clone_does_with_each_secret_is_said() {
                 json!({ "say in migration/src/tenant/mod.rs what a clone does with": [table, column] })
             );
         }
+    });
+}
+
+/// Who writes while rows are copied writes to both tables or, in the clone, to none.
+#[test]
+fn a_clone_is_of_one_moment() {
+    run(async {
+        let acme = Tenant::new().await;
+        let token = acme.token(BuiltIn::Owner).await;
+        acme.device(&token).await;
+        let database = &acme.world.app.services.database;
+        let new = NewTenant {
+            slug: format!("{}-moment", acme.slug),
+            name: "A moment".to_owned(),
+            act: Act::by("tests"),
+        };
+        let (source, copy) = clone::begin(database, &acme.slug, new).await.unwrap();
+        // Members are copied before the devices that they have registered.
+        let mut writer = acme.superuser().await;
+        let lock = "BEGIN; LOCK TABLE member IN ACCESS EXCLUSIVE MODE";
+        writer.execute(lock).await.unwrap();
+        let act = Act::by("tests");
+        let copied = clone::rows(database, (&source, &copy), &act);
+        let written = async {
+            let mut other = acme.superuser().await;
+            let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'member'::regclass)";
+            until("the copy waits for the members", async || {
+                let waits = sqlx::query_scalar(waits).fetch_one(&mut other).await;
+                waits.unwrap_or(false).then_some(())
+            })
+            .await;
+            writer
+                .execute("UPDATE device SET name = 'Later'; COMMIT")
+                .await
+                .unwrap();
+        };
+        let (copied, ()) = tokio::join!(copied, written);
+        let tx = copied.unwrap().unwrap();
+        let device = device::Entity::find().one(&tx).await.unwrap().unwrap();
+        assert_eq!(device.name, "A device");
+        tx.commit().await.unwrap();
+        assert_eq!(
+            acme.count("SELECT count(*) FROM device WHERE name = 'Later'")
+                .await,
+            1
+        );
+    });
+}
+
+/// A newer binary brings it up to date, and it goes on there.
+#[test]
+fn a_clone_that_was_begun_is_migrated() {
+    run(async {
+        let world = World::private(|_| {}).await;
+        let acme = Tenant::of(world).await;
+        let database = &world.app.services.database;
+        let new = NewTenant {
+            slug: format!("{}-begun", acme.slug),
+            name: "Begun".to_owned(),
+            act: Act::by("tests"),
+        };
+        let (_, begun) = clone::begin(database, &acme.slug, new).await.unwrap();
+        let mut superuser = world.superuser().await;
+        let sql = AssertSqlSafe(without_step(&begun.schema_name));
+        superuser.execute(sqlx::raw_sql(sql)).await.unwrap();
+        database.migrate_tenants().await.unwrap();
+        let there: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM bulkhead.migration WHERE schema_name = $1 AND name = $2)",
+        )
+        .bind(&begun.schema_name)
+        .bind(STEP)
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+        assert!(there);
     });
 }

@@ -159,11 +159,8 @@ fn what_is_broken_is_named_and_mended_by_what_is_said() {
         }
         let (_, sql, _) = bulkhead(world, &["hardening"]);
         execute(world, &sql).await;
-        execute(
-            world,
-            "DELETE FROM bulkhead.tenant WHERE slug LIKE 'full-%'",
-        )
-        .await;
+        let full = "DELETE FROM bulkhead.tenant WHERE slug LIKE 'full-%'";
+        execute(world, full).await;
         let (code, found) = examine(world);
         assert_eq!(code, Some(0), "{found:#?}");
         assert!(

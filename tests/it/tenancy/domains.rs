@@ -301,7 +301,12 @@ fn one_of_a_tenants_domains_is_the_primary() {
         let (_, shown, _) = super::command(&["tenant", "show", slug], "").await;
         let domains = format!("{a}, {b} (primary), {c} (not verified)");
         assert!(shown.contains(&domains), "{shown}");
-        done(domain(&["remove", slug, b, "--yes"]).await);
+        assert!(shown.contains(&format!("://{b}\n")), "{shown}");
+        for removed in [true, false] {
+            let said = done(domain(&["remove", slug, b, "--yes", "--json"]).await);
+            let said: Value = serde_json::from_str(&said).unwrap();
+            assert_eq!(said, json!({ "host": b, "removed": removed }));
+        }
         let said = done(domain(&["list", slug]).await);
         assert!(!said.contains("primary"), "{said}");
     });
