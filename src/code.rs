@@ -75,7 +75,7 @@ kinds! {
     TENANT_SUSPENDED = ("TENANT_SUSPENDED", Some("tenant_suspended"), 403,
         "The tenant is suspended, its data are kept. Only its own people are told.", "Ask its operator.");
     TENANT_UPGRADING = ("TENANT_UPGRADING", Some("tenant_upgrading"), 503,
-        "The tenant's schema is being brought up to date.", "Try again after `Retry-After`.");
+        "The tenant's schema is being brought up to date.", "Try again after `Retry-After`, `retryAfter` in GraphQL.");
     BAD_USER_INPUT = ("BAD_USER_INPUT", Some("invalid_request"), 400,
         "The request, a variable or an argument is not what is asked for, or cannot be stored.",
         "Mend the request: the message says what is wrong.");
@@ -101,7 +101,7 @@ kinds! {
     DOCUMENT_NOT_TRUSTED = ("DOCUMENT_NOT_TRUSTED", None, 400,
         "Only the documents of the server's manifest are executed, and by their ids.", "Send `documentId`.");
     KEY_IN_USE = ("CONFLICT", None, 409,
-        "A mutation with this `Idempotency-Key` is under way.", "Send it again after `Retry-After`, for its answer.");
+        "A mutation with this `Idempotency-Key` is under way.", "Send it again after `Retry-After`, `retryAfter` in GraphQL, for its answer.");
     KEY_REUSED = ("CONFLICT", None, 422,
         "Something else was sent with this `Idempotency-Key`.", "Use a new key for each mutation.");
     RATE_LIMITED = ("RATE_LIMITED", Some("rate_limited"), 429,

@@ -3,6 +3,7 @@
 use bulkhead::cli::{Cli, run};
 use clap::Parser as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -14,8 +15,8 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.to_string()),
     };
     let done = runtime.block_on(run(cli));
-    // A job that blocks its thread was told to stop, and cannot be made to: it holds up nobody.
-    runtime.shutdown_background();
+    // A job that blocks its thread was told to stop, and cannot be made to: it holds up nobody for long.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     match done {
         Ok(code) => code,
         Err(error) => fail(&bulkhead::error::explain(&error)),

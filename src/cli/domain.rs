@@ -181,13 +181,13 @@ async fn primary(services: &Services, which: &Which, as_json: bool) -> Result<()
 }
 
 async fn remove(services: &Services, which: &Which, yes: bool, as_json: bool) -> Result<()> {
+    let host = domain::name(&which.host)?;
     let told = |removed: bool, line: String| {
         if as_json {
-            return out::json(&json!({ "host": which.host, "removed": removed }));
+            return out::json(&json!({ "host": host, "removed": removed }));
         }
         out::print(&line)
     };
-    let host = domain::name(&which.host)?;
     let tx = services.database.platform().await?;
     let tenant = tenant(&tx, &which.slug).await?;
     let found = domain::find(&tx, &tenant, &host).await;

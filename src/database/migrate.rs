@@ -89,7 +89,7 @@ pub(super) async fn tenants(owner: &PgConnectOptions) -> Result<()> {
     if failed > 0 {
         tracing::error!(
             tenants = failed,
-            "not migrated, and refused until they are; `bulkhead tenant check` names what they lack"
+            "not migrated; those in use are refused until they are, and `bulkhead tenant check` names what they lack"
         );
     }
     Ok(())
@@ -206,8 +206,17 @@ impl Migrator {
         for step in &steps {
             let transaction = self.0.begin().await?;
             transaction.execute_unprepared(LOCK).await?;
-            if finally.is_some() && !holds(&transaction, schema).await? {
-                return Ok(());
+            if finally.is_some() {
+                // A clone that is being copied is locked until it is there; whoever tidies tries it again.
+                transaction
+                    .execute_unprepared("SET LOCAL lock_timeout = '5s'")
+                    .await?;
+                if !holds(&transaction, schema).await? {
+                    return Ok(());
+                }
+                transaction
+                    .execute_unprepared("SET LOCAL lock_timeout TO DEFAULT")
+                    .await?;
             }
             let mut done = applied(&transaction, schema).await?;
             if done.insert(step.name().to_owned()) {

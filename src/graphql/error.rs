@@ -297,8 +297,11 @@ pub(super) fn coded(mut error: ServerError, kind: &Kind) -> Response {
 /// Seconds, in the extensions of an error that may be over by then.
 const AFTER: &str = "retryAfter";
 
-/// When all that may be over that a response has errors of, in seconds.
+/// When to ask again, in seconds, if there is no data now and there may be then.
 pub(super) fn retry_after(response: &Response) -> Option<u64> {
+    if response.data != Value::Null {
+        return None;
+    }
     let seconds = response.errors.iter().filter_map(|error| {
         let Some(Value::Number(seconds)) = error.extensions.as_ref()?.get(AFTER) else {
             return None;
@@ -326,7 +329,10 @@ fn extend(rendered: &mut ServerError, error: &Error, request_id: &str) {
         }
         _ => {}
     }
-    if let Some(seconds) = error.retry_after() {
+    // What was stopped may be done all the same: to look comes first.
+    if let Some(seconds) = error.retry_after()
+        && !matches!(error, Error::Timeout)
+    {
         extensions.set(AFTER, seconds);
     }
 }

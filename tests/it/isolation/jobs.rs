@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// Each kind of tenants' jobs, told of what the other has.
 fn about(other: &Side) -> BTreeMap<&'static str, Value> {
-    let (_, media) = parse_global_id(&other.names["Pending"]).unwrap();
+    let (_, media) = parse_global_id(&other.names["Media"]).unwrap();
     let owner = &other.names["Owner"];
     BTreeMap::from([
         (
@@ -43,6 +43,9 @@ fn each_kind_has_a_row() {
 fn no_job_reaches_into_another_tenant() {
     run(async {
         let (ours, theirs) = Side::two().await;
+        // A job that found it would say what became of it.
+        let processing = "UPDATE media SET state = 'processing'";
+        assert!(theirs.tenant.sql(processing).await > 0);
         let before = theirs.tenant.changes().await;
         let mut superuser = ours.tenant.superuser().await;
         let mut ids = Vec::new();
