@@ -173,12 +173,16 @@ impl Store {
         }
     }
 
-    /// Copies an object of one tenant to where it is of another. One that is gone meanwhile is left out.
+    /// Copies an object of one tenant to where it is of another. One that is gone meanwhile is left out, and one that is there
+    /// is left as it is: on disk, to copy it once more would leave a second name for it that nobody erases.
     pub async fn copy(&self, object: &Path, to: &Tenant) -> Result<()> {
         let prefix = std::iter::once(PathPart::from(to.slug.as_str()));
         let path: Path = prefix.chain(object.parts().skip(1)).collect();
-        match self.objects.copy(object, &path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        match self.objects.copy_if_not_exists(object, &path).await {
+            Ok(())
+            | Err(
+                object_store::Error::NotFound { .. } | object_store::Error::AlreadyExists { .. },
+            ) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

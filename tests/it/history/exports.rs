@@ -23,7 +23,9 @@ use std::time::{Duration, SystemTime};
 
 /// A tenant in a world without a worker, and its owner's token.
 async fn private() -> (Tenant, String) {
-    let tenant = Tenant::of(World::private(|_| {}).await).await;
+    // An export that is held up holds one.
+    let world = World::private(|config| config.max_connections = 4).await;
+    let tenant = Tenant::of(world).await;
     let owner = tenant.token(BuiltIn::Owner).await;
     (tenant, owner)
 }

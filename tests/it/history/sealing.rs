@@ -156,7 +156,8 @@ fn rows_of_another_tenant_and_a_lost_anchor_are_found() {
 fn a_long_transaction_neither_holds_up_nor_slips_behind() {
     run(async {
         let tenant = Tenant::new().await;
-        let long = tenant.write().await;
+        let beside = tenant.world.another(2).await;
+        let long = tenant.write_on(&beside).await;
         execute(&long, &adding(3)).await.unwrap();
         write(&tenant, &adding(5)).await;
         let before = until("the others are sealed", async || {
@@ -171,6 +172,7 @@ fn a_long_transaction_neither_holds_up_nor_slips_behind() {
         assert_eq!(all_sealed(&tenant).await, before + 4);
         let (code, said) = audit(tenant.world, &["verify", &tenant.slug], "");
         assert_eq!(code, Some(0), "{said}");
+        beside.stop().await.unwrap();
     });
 }
 

@@ -133,3 +133,40 @@ fn a_job_of_the_platforms_whose_last_run_was_lost_is_dead() {
         worker.stop().await;
     });
 }
+
+/// Never a default: what a job is to be run for is its tenant, or for a kind of the platform's nobody.
+#[test]
+fn a_job_without_the_tenant_that_its_kind_wants_is_refused() {
+    run(async {
+        let (tenant, _) = private(1).await;
+        let world = tenant.world;
+        let (platform, own) = (
+            "tenant_id IS NULL",
+            format!("tenant_id = '{}'", tenant.row.id),
+        );
+        for (kind, whose, lane) in [
+            (Yearly::NAME, "NULL".to_owned(), platform),
+            (Yearly::NAME, "gen_random_uuid()".to_owned(), platform),
+            (Minutely::NAME, format!("'{}'", tenant.row.id), &own),
+        ] {
+            let add = format!(
+                "INSERT INTO bulkhead.job (id, lane, tenant_id, kind, args, max_attempts, timeout_ms, actor)
+                 SELECT gen_random_uuid(), l.id, {whose}, '{kind}', '{{}}', 1, 60000, 'system:refused'
+                 FROM bulkhead.lane l WHERE l.{lane} AND l.queue = 'default'"
+            );
+            execute(world, &add).await;
+        }
+        let kinds = Kinds::default()
+            .with_platform::<Minutely>()
+            .with::<Yearly>();
+        let worker = Worker::start(Arc::clone(&world.app.services), kinds).await;
+        let over = "SELECT count(*) FROM bulkhead.job_done WHERE actor = 'system:refused'";
+        until("all are over", async || {
+            (count(world, over).await == 3).then_some(())
+        })
+        .await;
+        let dead = format!("{over} AND state = 4");
+        assert_eq!(count(world, &dead).await, 3);
+        worker.stop().await;
+    });
+}

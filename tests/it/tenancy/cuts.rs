@@ -5,8 +5,10 @@ use crate::harness::{Proxy, Tenant, World, run, world};
 use bulkhead::app::{App, clone_tenant};
 use bulkhead::database::Database;
 use bulkhead::error::{Error, Result};
+use bulkhead::identity::BuiltIn;
 use bulkhead::tenancy::{self, Act, NewTenant, erase, lifecycle};
 use entity::platform::erasure;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const WITHIN: Duration = Duration::from_hours(1);
@@ -127,6 +129,26 @@ fn an_archive_and_a_restore() {
     }));
 }
 
+/// Where a tenant's objects are.
+fn objects(world: &World, slug: &str) -> PathBuf {
+    world.data_dir.join("media").join(slug)
+}
+
+/// Gives it a job and an object.
+async fn fill(world: &World, slug: &str) {
+    sqlx::query(
+        "INSERT INTO bulkhead.job (id, tenant_id, kind, args, max_attempts, timeout_ms, actor)
+         SELECT gen_random_uuid(), id, 'test.none', '{}', 1, 1000, 'system:tests' FROM bulkhead.tenant WHERE slug = $1",
+    )
+    .bind(slug)
+    .execute(&mut world.superuser().await)
+    .await
+    .unwrap();
+    let photos = objects(world, slug).join("photo");
+    std::fs::create_dir_all(&photos).unwrap();
+    std::fs::write(photos.join("a.png"), "a photo").unwrap();
+}
+
 #[test]
 fn a_deletion() {
     run(with_proxy(async |world, app, proxy| {
@@ -137,6 +159,7 @@ fn a_deletion() {
                 make(&sure.database, slug).await.unwrap();
                 let archived = lifecycle::archive(&sure.database, slug, &act()).await;
                 archived.unwrap();
+                fill(world, slug).await;
             },
             async |slug| {
                 let doomed = erase::begin(&cut.database, slug, &act()).await?;
@@ -148,14 +171,16 @@ fn a_deletion() {
                     gone(world, slug).await;
                 }
                 assert_eq!(count(&mut superuser, slug).await, 0);
-                let (tables, rows): (i32, i64) = sqlx::query_as(
-                    "SELECT tables, rows FROM bulkhead.erasure WHERE slug = $1 AND finished_at IS NOT NULL",
+                assert!(!objects(world, slug).exists(), "{slug}");
+                let (tables, rows, jobs, objects): (i32, i64, i64, i64) = sqlx::query_as(
+                    "SELECT tables, rows, jobs, objects FROM bulkhead.erasure WHERE slug = $1 AND finished_at IS NOT NULL",
                 )
                 .bind(slug)
                 .fetch_one(&mut superuser)
                 .await
                 .unwrap();
                 assert_eq!((tables, rows), (10, 10), "{slug}: each table and row once: four roles, their history, and two acts");
+                assert_eq!((jobs, objects), (1, 1), "{slug}");
             },
         )
         .await;
@@ -167,6 +192,7 @@ fn a_deletion() {
 fn a_clone() {
     run(with_proxy(async |world, app, proxy| {
         let source = Tenant::new().await;
+        source.photo(&source.token(BuiltIn::Owner).await).await;
         let (cut, sure) = (&app.services, &world.app.services);
         let messages = at_every_message(
             proxy,
@@ -185,9 +211,21 @@ fn a_clone() {
                     made.unwrap_or_else(|error| panic!("{slug}: {error:?}"));
                 }
                 let copy = Tenant::named(slug).await;
-                for table in ["SELECT count(*) FROM member", "SELECT count(*) FROM role"] {
+                for table in [
+                    "SELECT count(*) FROM member",
+                    "SELECT count(*) FROM role",
+                    "SELECT count(*) FROM media WHERE state = 'ready'",
+                ] {
                     assert_eq!(copy.count(table).await, source.count(table).await, "{slug}");
                 }
+                let photos = |slug| {
+                    objects(world, slug)
+                        .join("photo")
+                        .read_dir()
+                        .unwrap()
+                        .count()
+                };
+                assert_eq!(photos(slug), photos(&source.slug), "{slug}");
                 gone(world, slug).await;
             },
         )

@@ -231,10 +231,17 @@ fn a_server_that_hears_nothing_for_a_while_is_right_again() {
         let registry = &app.services.registry;
         let authority = Authority::parse(&acme.host()).unwrap();
         assert_eq!(registry.at(&authority).await.unwrap().state, State::Active);
-        // The first message from here on ends every connection, the listener's probe at the latest.
+        // The first message ends every connection, the listener's probe at the latest, and so does the first of each that follows,
+        // until the change was made and told.
         let cut = proxy.run(0, std::future::pending::<()>());
         assert!(cut.await.is_none());
+        let deaf = tokio::spawn(async move {
+            loop {
+                proxy.run(0, std::future::pending::<()>()).await;
+            }
+        });
         tenant("suspend", &acme.slug).await;
+        deaf.abort();
         until("it is right again", async || {
             let there: Arc<database::Tenant> = registry.at(&authority).await.ok()?;
             (there.state == State::Suspended).then_some(())

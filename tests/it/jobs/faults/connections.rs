@@ -65,7 +65,8 @@ fn leases_are_kept_while_every_connection_is_in_use() {
         while let Ok(Ok(tx)) = timeout(LINE, database.platform()).await {
             platform.push(tx);
         }
-        assert!(!tenants.is_empty() && !platform.is_empty());
+        // With one connection in all there is none for the platform.
+        assert!(!tenants.is_empty());
         for _ in 0..2 {
             let near = "UPDATE bulkhead.job SET lease_until = now() + interval '2 seconds' WHERE state = 2;
                 NOTIFY bulkhead, 'jobs:tests:cancel'";

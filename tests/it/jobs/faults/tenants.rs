@@ -4,6 +4,7 @@ use super::super::{Wait, enqueue, execute, gate, new_id, node, open, private, re
 use super::count;
 use crate::harness::{Tenant, finish, run, until};
 use bulkhead::identity::BuiltIn;
+use bulkhead::jobs;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -14,10 +15,12 @@ struct Full {
     running: (Uuid, Uuid),
     ready: Uuid,
     scheduled: Uuid,
+    /// Until another, which is ready, is over.
+    waiting: Uuid,
 }
 
 impl Full {
-    /// Of the three jobs one runs, for the lane has room for one.
+    /// Of the jobs one runs, for the lane has room for one.
     async fn new(beside: &Tenant) -> Self {
         let tenant = Tenant::of(beside.world).await;
         let owner = tenant.token(BuiltIn::Owner).await;
@@ -31,12 +34,17 @@ impl Full {
             "UPDATE bulkhead.job SET state = 6, run_at = now() + interval '1 day' WHERE id = '{scheduled}'"
         );
         execute(tenant.world, &later).await;
+        let tx = tenant.write().await;
+        let batch = jobs::batch(&tx).add(&Wait { gate: open() });
+        let waiting = batch.then(&Wait { gate: open() }).await;
+        tx.commit().await.unwrap();
         Self {
             tenant,
             owner,
             running: (running, gate),
             ready,
             scheduled,
+            waiting: waiting.unwrap(),
         }
     }
 
@@ -46,7 +54,7 @@ impl Full {
 
     async fn state(&self, job: Uuid) -> String {
         let sql = format!(
-            "SELECT coalesce((SELECT CASE state WHEN 1 THEN 'ready' WHEN 2 THEN 'running' ELSE 'scheduled' END
+            "SELECT coalesce((SELECT CASE state WHEN 1 THEN 'ready' WHEN 2 THEN 'running' WHEN 7 THEN 'waiting' ELSE 'scheduled' END
                  FROM bulkhead.job WHERE id = '{job}'), 'over')"
         );
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
@@ -70,10 +78,11 @@ impl Full {
         reaches(other, theirs, next, "SUCCEEDED").await;
         assert_eq!(self.state(self.ready).await, "ready");
         assert_eq!(self.state(self.scheduled).await, "ready");
+        assert_eq!(self.state(self.waiting).await, "waiting");
     }
 
     async fn all_succeed(&self) {
-        for job in [self.running.0, self.ready, self.scheduled] {
+        for job in [self.running.0, self.ready, self.scheduled, self.waiting] {
             let done = reaches(&self.tenant, &self.owner, job, "SUCCEEDED").await;
             assert_eq!(done["attempts"], 1, "{done:#}");
         }
