@@ -5,9 +5,10 @@
 use crate::harness::{Process, Tenant, World, program, run, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bulkhead::app::clone_tenant;
 use bulkhead::graphql::parse_global_id;
 use bulkhead::identity::BuiltIn;
-use bulkhead::tenancy::{self, Act, erase, lifecycle};
+use bulkhead::tenancy::{self, Act, NewTenant, erase, lifecycle};
 use futures::TryStreamExt as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use image::{ImageFormat, RgbImage};
@@ -19,6 +20,7 @@ use sha2::Sha256;
 use std::io::Cursor;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 /// What every Azurite knows, and nothing else does.
 const ACCOUNT: &str = "devstoreaccount1";
@@ -37,6 +39,7 @@ fn media_in_azure() {
         a_link_allows_one_thing_for_an_hour(tenant(world).await).await;
         what_the_store_took_is_looked_at_all_the_same(tenant(world).await).await;
         bytes_that_come_too_late_change_nothing(tenant(world).await).await;
+        a_clone_has_its_objects_however_often_they_are_copied(tenant(world).await).await;
         an_erasure_outlasts_the_links(tenant(world).await).await;
     });
 }
@@ -182,6 +185,31 @@ async fn bytes_that_come_too_late_change_nothing((tenant, owner): (Tenant, Strin
 }
 
 /// The store takes what is sent by a link whatever became of the tenant: the erasure is not over before the last link is.
+async fn a_clone_has_its_objects_however_often_they_are_copied((tenant, owner): (Tenant, String)) {
+    file(&tenant, &owner).await;
+    let services = &tenant.world.app.services;
+    let new = NewTenant {
+        slug: format!("{}-copy", tenant.slug),
+        name: "A copy".to_owned(),
+        act: Act::by("tests"),
+    };
+    let row = clone_tenant(services, &tenant.slug, new, || {})
+        .await
+        .unwrap();
+    let copy = Tenant {
+        slug: row.slug.clone(),
+        row: Arc::new(row),
+        world: tenant.world,
+    };
+    let there = objects(&copy).await;
+    assert!(!there.is_empty());
+    for key in &there {
+        let source = Path::from(key.replacen(&copy.slug, &tenant.slug, 1));
+        services.store.copy(&source, &copy.row).await.unwrap();
+    }
+    assert_eq!(objects(&copy).await, there);
+}
+
 async fn an_erasure_outlasts_the_links((tenant, owner): (Tenant, String)) {
     let made = begin(&tenant, &owner, "a.csv", "text/csv", 4).await;
     let services = &tenant.world.app.services;
