@@ -1,7 +1,8 @@
 //! The steps that make and change the schemas: [`platform`] for `bulkhead`, [`tenant`] for every tenant's.
 //!
 //! A step runs in one transaction whose search path is the one schema it is for, so it names no schema but the
-//! platform's. It adds: columns and tables, never a change of a column's type; what it takes away no older binary uses. Tenant steps call [`history::audited`] for each new table.
+//! platform's. It adds: columns and tables, never a change of a column's type; what it takes away no older binary uses. Tenant
+//! steps call [`history::audited`] for each new table.
 
 pub mod history;
 pub mod platform;

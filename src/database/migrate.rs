@@ -179,8 +179,9 @@ impl Migrator {
         Ok(Self(SqlxPostgresConnector::from_sqlx_postgres_pool(pool)))
     }
 
-    /// Tenants that lack a step of this binary and are not being erased. A clone that was begun is among them: it goes on with it. Every command asks
-    /// that first: the steps are counted in one go through the ledger, a fifth of what to look each up takes.
+    /// Tenants that lack a step of this binary and are not being erased. A clone that was begun is among them: it
+    /// goes on with it. Every command asks that first: the steps are counted in one go through the ledger, a fifth of what to look
+    /// each up takes.
     async fn behind(&self) -> Result<Vec<Behind>> {
         let query = Statement::from_sql_and_values(
             sea_orm::DbBackend::Postgres,

@@ -116,9 +116,9 @@ impl Document {
 #[derive(Clone, Debug)]
 pub(super) struct Documents(Cache<Key, Arc<Document>>);
 
-/// A text, and whose it is. One without a string and a comment has no free text, and all tenants whose members use the same program
-/// share it: what it is parsed to follows from it alone, and all that time can tell is that somebody sent the same. Were it parsed for
-/// each, some thousand tenants would have it parsed each time.
+/// A text, and whose it is. One without a string and a comment has no free text, and all tenants whose members use the same
+/// program share it: what it is parsed to follows from it alone, and all that time can tell is that somebody sent the same. Were
+/// it parsed for each, some thousand tenants would have it parsed each time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     tenant: Option<Uuid>,
