@@ -215,7 +215,7 @@ impl Default for Config {
             session_days: 14,
             archive_days: 30,
             worker_concurrency: 4,
-            worker_prefetch: 256,
+            worker_prefetch: 512,
             worker_queues: Vec::new(),
             job_days: 14,
             breaker_failures: None,

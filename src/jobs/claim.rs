@@ -34,7 +34,8 @@ pub(super) struct Claimed {
     pub(super) trace: Option<String>,
     /// Seconds for which it could have been run.
     pub(super) waited: f32,
-    start: f64,
+    priority: i16,
+    seq: i64,
 }
 
 impl Claimed {
@@ -83,7 +84,8 @@ pub(super) struct Taken {
 pub(super) struct Looked {
     /// Its virtual time before.
     start: f64,
-    /// How much it was charged.
+    weight: f32,
+    /// How much it was charged, in virtual time.
     charged: f64,
     /// Jobs that there was room for.
     room: i64,
@@ -115,7 +117,7 @@ pub(super) async fn claim(database: &Database, wanted: &Wanted<'_>) -> Result<Ta
         .collect();
     let query = Statement::from_sql_and_values(
         DbBackend::Postgres,
-        "SELECT * FROM claim_jobs($1, $2, $3, $4, $5, $6)",
+        "SELECT * FROM take_jobs($1, $2, $3, $4, $5, $6)",
         [
             wanted.node.into(),
             wanted.lanes.to_vec().into(),
@@ -128,22 +130,35 @@ pub(super) async fn claim(database: &Database, wanted: &Wanted<'_>) -> Result<Ta
     let mut jobs: Vec<Claimed> = Vec::new();
     let mut lanes: BTreeMap<i32, Looked> = BTreeMap::new();
     for row in all(database, query).await? {
-        let lane = lanes.entry(row.try_get("", "lane")?).or_default();
         if let Some(room) = row.try_get::<Option<i32>>("", "room")? {
+            let lane = lanes.entry(row.try_get("", "lane")?).or_default();
             lane.room = i64::from(room);
             lane.start = row.try_get("", "start")?;
+            lane.weight = row.try_get("", "weight")?;
         } else if let Some(found) = row.try_get::<Option<i64>>("", "found")? {
-            lane.found = found;
+            lanes.entry(row.try_get("", "lane")?).or_default().found = found;
         } else {
-            let job = Claimed::from_query_result(&row, "")?;
-            lane.taken += 1;
-            lane.charged += f64::from(job.cost) / f64::from(row.try_get::<f32>("", "weight")?);
-            jobs.push(job);
+            jobs.push(Claimed::from_query_result(&row, "")?);
         }
     }
-    jobs.sort_by(|a, b| a.start.total_cmp(&b.start));
+    let jobs = in_order(jobs, &mut lanes);
     let lanes = lanes.into_iter().collect();
     Ok(Taken { jobs, lanes })
+}
+
+/// The jobs by their start tags: what was charged in their lanes before each.
+fn in_order(mut jobs: Vec<Claimed>, lanes: &mut BTreeMap<i32, Looked>) -> Vec<Claimed> {
+    jobs.sort_unstable_by_key(|job| (job.lane, job.priority, job.seq));
+    let tagged = jobs.into_iter().map(|job| {
+        let lane = lanes.entry(job.lane).or_default();
+        let tag = lane.start + lane.charged;
+        lane.taken += 1;
+        lane.charged += f64::from(job.cost) / f64::from(lane.weight);
+        (tag, job)
+    });
+    let mut tagged: Vec<(f64, Claimed)> = tagged.collect();
+    tagged.sort_by(|a, b| a.0.total_cmp(&b.0));
+    tagged.into_iter().map(|(_, job)| job).collect()
 }
 
 /// The lanes that have ready jobs, each found by one step through the index, with their virtual times.

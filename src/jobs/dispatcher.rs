@@ -36,6 +36,8 @@ struct State {
     waiting: VecDeque<oneshot::Sender<InHand>>,
     /// When one was put in or taken last.
     put: Option<Instant>,
+    /// So few are left that more are to be claimed.
+    low: usize,
     /// Those who come now are sent away.
     closed: bool,
 }
@@ -50,8 +52,11 @@ impl Counter {
             }
             if let Some(job) = state.ready.pop_front() {
                 state.put = Some(Instant::now());
+                let is_low = state.ready.len() <= state.low;
                 drop(state);
-                self.demand.notify_one();
+                if is_low {
+                    self.demand.notify_one();
+                }
                 return Some(job);
             }
             let (sender, waiting) = oneshot::channel();
@@ -180,9 +185,10 @@ impl Dispatcher {
     /// How many jobs to claim now: for those who wait, and ahead once half of that is used up.
     fn wanted(&self) -> usize {
         let ahead = self.ahead();
-        let state = self.inner.counter.lock();
+        let mut state = self.inner.counter.lock();
+        state.low = ahead / 2;
         let (waiting, ready) = (state.waiting.len(), state.ready.len());
-        if waiting == 0 && (ahead == 0 || ready > ahead / 2) {
+        if waiting == 0 && (ahead == 0 || ready > state.low) {
             return 0;
         }
         waiting + ahead.saturating_sub(ready)

@@ -166,14 +166,30 @@ fn settled(inner: &Inner, batch: &[End], ended: &HashSet<Uuid>) {
 
 /// The jobs that were still ours.
 async fn end(database: &Database, batch: &[End]) -> Result<HashSet<Uuid>> {
-    let ends: Value = batch.iter().map(End::described).collect();
-    let statement = Statement::from_sql_and_values(
-        DbBackend::Postgres,
-        "SELECT end_jobs AS id FROM end_jobs($1)",
-        [ends.into()],
-    );
+    let (done, others): (Vec<&End>, Vec<&End>) = batch
+        .iter()
+        .partition(|end| matches!(end.outcome, Outcome::Done(None)));
+    let mut rows = Vec::new();
     let tx = database.platform().await?;
-    let rows = tx.query_all_raw(statement).await?;
+    if !done.is_empty() {
+        let ids: Vec<Uuid> = done.iter().map(|end| end.job.id).collect();
+        let claims: Vec<i64> = done.iter().map(|end| end.job.claim).collect();
+        let done = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT done_jobs AS id FROM done_jobs($1, $2)",
+            [ids.into(), claims.into()],
+        );
+        rows.extend(tx.query_all_raw(done).await?);
+    }
+    if !others.is_empty() {
+        let others: Value = others.iter().map(|end| end.described()).collect();
+        let ended = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT end_jobs AS id FROM end_jobs($1)",
+            [others.into()],
+        );
+        rows.extend(tx.query_all_raw(ended).await?);
+    }
     tx.commit().await?;
     rows.iter()
         .map(|row| row.try_get("", "id").map_err(Error::from))

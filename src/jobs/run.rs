@@ -223,10 +223,10 @@ async fn in_time(job: &Claimed, work: impl Future<Output = Result<()>>) -> Resul
     }
 }
 
-/// Lets the kind tidy up. If that fails for a passing reason, it is tried again for as long as it takes.
+/// Lets the kind tidy up, apart from the future of each run, which is moved about and need not be large for what is rare. If that fails for a passing reason, it is tried again for as long as it takes.
 async fn bury(job: &Claimed, kind: TenantKind, context: &JobContext, error: Error) -> Outcome {
     let failure = failed(&error);
-    match tidy(job, kind, context, &error).await {
+    match Box::pin(tidy(job, kind, context, &error)).await {
         Err(Error::Unavailable | Error::Timeout) => Outcome::Retry(backoff(job.attempt), failure),
         Err(error) => {
             tracing::warn!(?error, "cannot tidy up after a job that failed");
@@ -239,7 +239,7 @@ async fn bury(job: &Claimed, kind: TenantKind, context: &JobContext, error: Erro
 /// The same for one that was cancelled, which is not tried again; nor does a stop wait for it long.
 async fn bury_cancelled(job: &Claimed, kind: TenantKind, context: &JobContext) {
     let error = cancelled();
-    let tidied = timeout(GRACE, tidy(job, kind, context, &error)).await;
+    let tidied = timeout(GRACE, Box::pin(tidy(job, kind, context, &error))).await;
     if let Err(error) = tidied.unwrap_or(Err(Error::Timeout)) {
         tracing::warn!(?error, "cannot tidy up after a job that was cancelled");
     }

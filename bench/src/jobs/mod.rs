@@ -14,6 +14,7 @@ use crate::population;
 use crate::postgres::Postgres;
 use crate::report::{Report, note, progress};
 use crate::stats::median;
+use crate::usage::{private_mb, resident_mb};
 use crate::{Common, Result};
 use bulkhead::jobs::Worker;
 use clap::Args;
@@ -30,10 +31,10 @@ pub(crate) struct Options {
     #[command(flatten)]
     common: Common,
     /// Jobs that four dispatchers run, each counted; and jobs of 10 ms of another tenant that a quiet one's come beside
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..))]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..))]
     jobs: u32,
-    /// Jobs of a throughput
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..))]
+    /// Jobs of a throughput; a tenth where each is fetched by itself
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..))]
     drained: u32,
     /// Jobs of a throughput of stock fang, which is slower
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..))]
@@ -63,7 +64,7 @@ pub(crate) struct Options {
 const TENANTS: u32 = 102;
 const LANES: usize = 100;
 /// Short jobs that are fetched ahead at most, where they are.
-const AHEAD: u32 = 256;
+const AHEAD: u32 = 512;
 
 /// Runs it.
 pub(crate) async fn run(options: Options) -> Result<()> {
@@ -101,7 +102,7 @@ async fn with(
         rates(options, &mut ours, (postgres, peer.as_ref()), report).await?;
         starts(options, &mut ours, report).await?;
         fairness(&mut ours, report).await?;
-        let lost = once(options, &mut ours, report).await?;
+        let lost = once(options, &mut ours, postgres, report).await?;
         let lost = lost + faults::run(options, &mut ours, report).await?;
         report.count("lost", lost);
         note(&format!("claiming among {} ready jobs", options.ready));
@@ -134,7 +135,8 @@ async fn rates(
         let (rate, runs) = stock::drain(postgres, options.stock_jobs, 8).await?;
         rates[0].push(rate);
         rates[1].push(runs);
-        rates[2].push(ours.drain(options.drained, 1, 0).await?);
+        // Each of those has its own claim and end.
+        rates[2].push(ours.drain(options.drained / 10, 1, 0).await?);
         rates[3].push(ours.drain(options.drained, 1, AHEAD).await?);
         rates[4].push(ours.drain(options.drained, LANES, AHEAD).await?);
         if let Some(peer) = peer {
@@ -169,6 +171,23 @@ async fn rates(
         &["queue", "jobs/s", ""],
         rows,
     )
+}
+
+/// Memory in MB: this process's, whose workers they are, and what is private to PostgreSQL's.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory {
+    ours: f64,
+    postgres: f64,
+}
+
+impl Memory {
+    fn now(postmaster: i32) -> Self {
+        let own = i32::try_from(std::process::id()).ok();
+        Self {
+            ours: own.and_then(resident_mb).unwrap_or(f64::NAN),
+            postgres: private_mb(postmaster).map_or(f64::NAN, |(mb, _)| mb),
+        }
+    }
 }
 
 fn row(name: &str, rate: f64, note: &str) -> Vec<String> {
@@ -233,8 +252,13 @@ async fn fairness(ours: &mut Ours<'_>, report: &mut Report) -> Result<()> {
     ))
 }
 
-/// Four processes' worth of dispatchers. Returns how many jobs were lost.
-async fn once(options: &Options, ours: &mut Ours<'_>, report: &mut Report) -> Result<u64> {
+/// Four processes' worth of dispatchers, and their memory meanwhile. Returns how many jobs were lost.
+async fn once(
+    options: &Options,
+    ours: &mut Ours<'_>,
+    postgres: &Postgres,
+    report: &mut Report,
+) -> Result<u64> {
     note(&format!(
         "counting {} jobs of four dispatchers",
         options.jobs
@@ -247,10 +271,19 @@ async fn once(options: &Options, ours: &mut Ours<'_>, report: &mut Report) -> Re
         workers.push(ours.worker(2, AHEAD).await?);
     }
     let bar = progress(options.jobs.into());
+    let jobs = u64::from(options.jobs);
+    let (mut half, mut end) = (Memory::default(), Memory::default());
     let watched = async {
         loop {
-            bar.set_position(notes().runs());
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            let runs = notes().runs();
+            bar.set_position(runs);
+            if runs < jobs {
+                end = Memory::now(postgres.postmaster);
+            }
+            if runs < jobs / 2 {
+                half = end;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     };
     tokio::select! {
@@ -269,9 +302,17 @@ async fn once(options: &Options, ours: &mut Ours<'_>, report: &mut Report) -> Re
     #[expect(clippy::cast_precision_loss, reason = "a count of runs")]
     let runs = notes().runs() as f64 / f64::from(options.jobs);
     report.figure("executions_per_job", runs);
+    for (name, mb) in [
+        ("rss_mb_half", half.ours),
+        ("rss_mb_end", end.ours),
+        ("pg_memory_mb_half", half.postgres),
+        ("pg_memory_mb_end", end.postgres),
+    ] {
+        report.figure(name, mb);
+    }
     report.text(&format!(
-        "{runs} runs a job over {}, {lost} lost",
-        options.jobs
+        "{runs} runs a job over {}, {lost} lost; memory halfway and at the end: {:.0} and {:.0} MB, PostgreSQL's {:.0} and {:.0} MB",
+        options.jobs, half.ours, end.ours, half.postgres, end.postgres
     ))?;
     Ok(lost)
 }

@@ -228,7 +228,7 @@ impl<'a> Ours<'a> {
         let mut times = Vec::new();
         for round in 0..60 {
             let sql = format!(
-                "SELECT count(*) FROM claim_jobs(gen_random_uuid(), ARRAY(SELECT id FROM lane WHERE queue LIKE 'q%' ORDER BY id
+                "SELECT count(*) FROM take_jobs(gen_random_uuid(), ARRAY(SELECT id FROM lane WHERE queue LIKE 'q%' ORDER BY id
                      OFFSET {} LIMIT 32), 16, NULL, '{{\"\": 0.01}}', '{{}}') WHERE id IS NOT NULL",
                 round * 32
             );

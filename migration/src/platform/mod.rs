@@ -26,6 +26,7 @@ mod m0033_batches;
 mod m0034_schedule;
 mod m0035_breaker;
 mod m0036_triggers;
+mod m0037_take;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -54,5 +55,6 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0034_schedule::Migration),
         Box::new(m0035_breaker::Migration),
         Box::new(m0036_triggers::Migration),
+        Box::new(m0037_take::Migration),
     ]
 }

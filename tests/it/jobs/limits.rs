@@ -65,7 +65,7 @@ fn two_claims_at_once_do_not_go_over_the_limit() {
         let mut elsewhere = tenant.world.superuser().await;
         let claim = format!(
             "SET search_path TO bulkhead, pg_temp; BEGIN;
-             SELECT * FROM claim_jobs('{}', ARRAY(SELECT id FROM lane WHERE tenant_id = '{}'), 1, NULL, '{{\"\": 1}}', '{{}}')",
+             SELECT * FROM take_jobs('{}', ARRAY(SELECT id FROM lane WHERE tenant_id = '{}'), 1, NULL, '{{\"\": 1}}', '{{}}')",
             new_id(),
             tenant.row.id
         );

@@ -1,6 +1,7 @@
 //! Jobs: each is run once, none is lost, and no failure of one ends the worker. Workers run here with kinds of our own, in
 //! worlds of their own; some tests of [`workers`] kill the real one.
 
+mod ahead;
 mod batches;
 mod breakers;
 mod claims;

@@ -1,6 +1,8 @@
 //! Workers that stop, are thought lost, are killed or are asked to end.
 
-use super::{Wait, enqueue, execute, gate, latest, new_id, node, open, private, reaches, worker};
+use super::{
+    Wait, count, enqueue, execute, gate, latest, new_id, node, open, private, reaches, worker,
+};
 use crate::harness::{Process, Tenant, World, run, until};
 use futures::poll;
 use nix::sys::signal::Signal;
@@ -115,6 +117,56 @@ fn a_worker_that_is_asked_to_end_finishes_its_job() {
             (&done["state"], &done["attempts"]),
             (&json!("SUCCEEDED"), &json!(1)),
             "{done:#}"
+        );
+    });
+}
+
+#[test]
+fn a_worker_serves_the_queues_and_runs_as_many_side_by_side_as_it_is_told() {
+    run(async {
+        let (tenant, owner) = private(1).await;
+        let world = tenant.world;
+        for name in ["a.csv", "b.csv", "c.csv"] {
+            tenant.send_file(&owner, name, "text/csv", b"a,b\n").await;
+        }
+        let held = hold(&tenant).await;
+        let aside = format!(
+            "INSERT INTO bulkhead.job (id, lane, tenant_id, kind, args, max_attempts, timeout_ms, actor)
+             SELECT gen_random_uuid(), bulkhead.lane_of('{0}', 'aside'), '{0}', 'test.aside', '{{}}', 8, 60000, 'system:tests'",
+            tenant.row.id
+        );
+        execute(world, &aside).await;
+        let taken = async |kind: &str| {
+            let sql = format!(
+                "SELECT count(*) FROM bulkhead.job WHERE kind = '{kind}' AND claim IS NOT NULL"
+            );
+            count(world, &sql).await
+        };
+        let start = |args: &[&str]| Process::start(world.command().arg("worker").args(args));
+
+        let mut other = start(&["--queues", "mail,aside"]);
+        until("the job of its queue is taken", async || {
+            (taken("test.aside").await == 1).then_some(())
+        })
+        .await;
+        assert_eq!(taken("media.process").await, 0, "{}", other.logged());
+        let mut two = start(&["--queues", "default", "--concurrency", "2"]);
+        until("two are begun", async || {
+            (taken("media.process").await == 2).then_some(())
+        })
+        .await;
+        held.close().await.unwrap();
+        for worker in [&mut other, &mut two] {
+            worker.signal(Signal::SIGTERM);
+            assert!(worker.ended().await.success(), "{}", worker.logged());
+        }
+        assert!(
+            count(
+                world,
+                "SELECT count(*) FROM bulkhead.job_done WHERE kind = 'media.process'"
+            )
+            .await
+                >= 2
         );
     });
 }

@@ -71,7 +71,7 @@ fn a_lane_is_charged_for_what_its_jobs_took() {
         queue.fill(0, 1).await;
         let mut worker = queue.worker().await;
         let corrections = json!({ queue.lanes[0].to_string(): 6.0 });
-        sqlx::query("SELECT FROM claim_jobs($1, $2, 1, NULL, '{\"test.none\": 4}', $3)")
+        sqlx::query("SELECT FROM take_jobs($1, $2, 1, NULL, '{\"test.none\": 4}', $3)")
             .bind(worker.node)
             .bind(&queue.lanes)
             .bind(&corrections)

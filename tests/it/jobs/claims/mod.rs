@@ -7,7 +7,7 @@ use super::{count, execute, new_id, private};
 use crate::harness::{Tenant, World, run, until};
 use bulkhead::devices::{self, NewDevice};
 use futures::future::join_all;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -113,7 +113,7 @@ struct Claimer {
 
 impl Claimer {
     async fn claim(&mut self, jobs: i32) -> Vec<Job> {
-        let sql = "SELECT lane, id, claim FROM claim_jobs($1, $2, $3, $4, '{\"\": 1}', '{}') WHERE id IS NOT NULL";
+        let sql = "SELECT lane, id, claim FROM take_jobs($1, $2, $3, $4, '{\"\": 1}', '{}') WHERE id IS NOT NULL";
         let rows = sqlx::query(sql)
             .bind(self.node)
             .bind(&self.lanes)
@@ -132,12 +132,11 @@ impl Claimer {
 
     /// Says that they are done; those that were still ours.
     async fn end(&mut self, jobs: &[Job]) -> Vec<Uuid> {
-        let ends: Value = jobs
-            .iter()
-            .map(|job| json!({ "id": job.id, "claim": job.claim, "state": 3, "back": false, "after_ms": 0 }))
-            .collect();
-        sqlx::query_scalar("SELECT * FROM end_jobs($1)")
-            .bind(ends)
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+        let claims: Vec<i64> = jobs.iter().map(|job| job.claim).collect();
+        sqlx::query_scalar("SELECT * FROM done_jobs($1, $2)")
+            .bind(ids)
+            .bind(claims)
             .fetch_all(&mut self.connection)
             .await
             .unwrap()
@@ -151,7 +150,7 @@ impl Claimer {
     /// Pages that a claim reads.
     async fn pages(&mut self, jobs: i32) -> u64 {
         let sql = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON)
-            SELECT FROM claim_jobs($1, $2, $3, $4, '{\"\": 1}', '{}')";
+            SELECT FROM take_jobs($1, $2, $3, $4, '{\"\": 1}', '{}')";
         let plan: Value = sqlx::query_scalar(sql)
             .bind(self.node)
             .bind(&self.lanes)

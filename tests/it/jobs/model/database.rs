@@ -1,8 +1,8 @@
 //! The other side of the comparison: the functions themselves.
 
-use super::queue::{ATTEMPTS, LANES, Queue};
+use super::queue::{ATTEMPTS, LANES, Lanes, Queue, THEIRS};
 use super::{How, Op};
-use crate::harness::{World, until};
+use crate::harness::{Tenant, until};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,27 +17,32 @@ pub(super) struct Db {
     nodes: [(Uuid, PgConnection); 2],
     look: PgConnection,
     lanes: [i32; LANES],
+    tenant: Uuid,
+    schema: String,
 }
 
 impl Db {
-    pub(super) async fn new(world: &World) -> Self {
+    pub(super) async fn new(tenant: &Tenant) -> Self {
         let mut connections = Vec::new();
         for _ in 0..3 {
-            let mut connection = world.superuser().await;
-            let path = "SET search_path TO bulkhead, pg_temp; SET synchronous_commit = off";
+            let mut connection = tenant.world.superuser().await;
+            let path = "SET search_path TO bulkhead, pg_temp; SET synchronous_commit = off; SET bulkhead.actor = 'system:tests'";
             connection.execute(sqlx::raw_sql(path)).await.unwrap();
             connections.push(connection);
         }
         let [one, two, mut look] = <[_; 3]>::try_from(connections).unwrap();
-        let lanes: Vec<i32> =
-            sqlx::query_scalar("INSERT INTO lane (queue) VALUES ('a'), ('b'), ('c') RETURNING id")
-                .fetch_all(&mut look)
-                .await
-                .unwrap();
+        let lanes = "INSERT INTO lane (tenant_id, queue) VALUES ($1, 'a'), ($1, 'b'), (NULL, 'c') RETURNING id";
+        let lanes: Vec<i32> = sqlx::query_scalar(lanes)
+            .bind(tenant.row.id)
+            .fetch_all(&mut look)
+            .await
+            .unwrap();
         Self {
             nodes: [one, two].map(|connection| (super::super::new_id(), connection)),
             look,
             lanes: lanes.try_into().unwrap(),
+            tenant: tenant.row.id,
+            schema: tenant.row.schema_name.clone(),
         }
     }
 
@@ -66,8 +71,10 @@ impl Db {
         self.run(format!(
             "DELETE FROM job; DELETE FROM job_done; DELETE FROM node;
              INSERT INTO node (id, name, version, kinds) VALUES ('{one}', 'one', '0', '{{}}'), ('{two}', 'two', '0', '{{}}');
+             UPDATE tenant SET limits = limits - 'concurrent_jobs' WHERE id = '{}';
              UPDATE lane SET vtime = 0, cap = NULL, rate = NULL, paused = NULL,
-                 weight = CASE id WHEN {a} THEN 1 WHEN {b} THEN 2 ELSE 4 END WHERE id IN ({a}, {b}, {c})"
+                 weight = CASE id WHEN {a} THEN 1 WHEN {b} THEN 2 ELSE 4 END WHERE id IN ({a}, {b}, {c})",
+            self.tenant
         ))
         .await;
         self.lanes
@@ -89,13 +96,44 @@ impl Db {
                 Ok(())
             }
             Op::Claim { lanes, jobs } => {
-                let open = queue.open(lanes);
+                let open = Lanes::from(&queue.open(lanes));
                 let claimed = claim(&mut self.nodes[0], (&self.lanes, lanes), jobs).await?;
                 let present = queue.present();
-                let expected = queue.claim(0, (&open, jobs), (present, claimed.0));
+                let expected = queue.claim(0, (&open, jobs), (present, claimed.0), None);
                 self.claimed_now().await;
                 same("the claim", &claimed.1, &expected)
             }
+            Op::ClaimDuringCancel { job, lanes, jobs } => {
+                let Some(id) = queue.pick(job) else {
+                    return Ok(());
+                };
+                self.during_cancel(queue, id, (lanes, jobs)).await?;
+                self.claimed_now().await;
+                Ok(())
+            }
+            Op::Limit { jobs } => {
+                queue.limit = jobs;
+                let limits = match jobs {
+                    Some(jobs) => format!("limits || '{{\"concurrent_jobs\": {jobs}}}'"),
+                    None => "limits - 'concurrent_jobs'".to_owned(),
+                };
+                let tenant = self.tenant;
+                self.run(format!(
+                    "UPDATE tenant SET limits = {limits} WHERE id = '{tenant}'"
+                ))
+                .await;
+                Ok(())
+            }
+            Op::Batch { lane, members } => self.batch(queue, lane, members).await,
+            Op::Release => {
+                let released = "SELECT count(*) FROM release_batches(NULL)";
+                let released: i64 = sqlx::query_scalar(released)
+                    .fetch_one(&mut self.look)
+                    .await
+                    .map_err(|e| e.to_string())?;
+                same("how many are released", &released, &queue.release())
+            }
+            Op::Complete { job, is_stale } => self.complete(queue, job, is_stale).await,
             Op::ClaimBeside {
                 first,
                 second,
@@ -167,7 +205,7 @@ impl Db {
         let (priority, later, key) = how;
         let name = ["a", "b", "c"][lane];
         let told: Uuid = sqlx::query_scalar(
-            "SELECT id FROM add_job(NULL, $1, 'test.model', '{}', $2, 1000, $3, $4, CASE WHEN $5 THEN now() + interval '1 hour' END,
+            "SELECT id FROM add_job($7, $1, 'test.model', '{}', $2, 1000, $3, $4, CASE WHEN $5 THEN now() + interval '1 hour' END,
                  $6, 'system:tests', NULL)",
         )
         .bind(id)
@@ -176,6 +214,7 @@ impl Db {
         .bind(priority)
         .bind(later)
         .bind(key.map(|key| key.to_string()))
+        .bind(THEIRS.contains(&lane).then_some(self.tenant))
         .fetch_one(&mut self.look)
         .await
         .map_err(|e| e.to_string())?;
@@ -195,11 +234,16 @@ impl Db {
         let (state, back, after) = how.said();
         let ends =
             json!([{ "id": id, "claim": claim, "state": state, "back": back, "after_ms": after }]);
-        let told: Vec<Uuid> = sqlx::query_scalar("SELECT * FROM end_jobs($1)")
-            .bind(ends)
-            .fetch_all(&mut self.look)
-            .await
-            .map_err(|e| e.to_string())?;
+        let told = match how {
+            How::Done => sqlx::query_scalar("SELECT * FROM done_jobs($1, $2)")
+                .bind([id])
+                .bind([claim])
+                .fetch_all(&mut self.look),
+            _ => sqlx::query_scalar("SELECT * FROM end_jobs($1)")
+                .bind(ends)
+                .fetch_all(&mut self.look),
+        };
+        let told: Vec<Uuid> = told.await.map_err(|e| e.to_string())?;
         let expected: Vec<Uuid> = queue
             .end(id, claim, how)
             .then_some(id)
@@ -219,8 +263,14 @@ impl Db {
                 "SELECT string_agg(lane::text, ',') FROM promote_jobs(10) WHERE lane IS NOT NULL"
                     .to_owned(),
             ),
-            Op::Cancel { .. } => ("SELECT ", format!("SELECT cancel_job(NULL, '{id}')")),
-            _ => ("SELECT ", format!("SELECT retry_job(NULL, '{id}')::text")),
+            Op::Cancel { .. } => ("SELECT ", self.cancel(queue, id)),
+            _ => {
+                let owner = self.owner(queue, id);
+                (
+                    "SELECT ",
+                    format!("SELECT retry_job({owner}, '{id}')::text"),
+                )
+            }
         };
         self.run(format!("{before}'{id}'")).await;
         let told: Option<String> = sqlx::query_scalar(AssertSqlSafe(ask))
@@ -234,6 +284,89 @@ impl Db {
             _ => queue.retry(id).map(|lane| lane.to_string()),
         };
         same("what is told", &told, &expected)
+    }
+
+    /// As SQL.
+    fn owner(&self, queue: &Queue, id: Uuid) -> String {
+        if queue.is_theirs(id) {
+            format!("'{}'", self.tenant)
+        } else {
+            "NULL".to_owned()
+        }
+    }
+
+    fn cancel(&self, queue: &Queue, id: Uuid) -> String {
+        format!("SELECT cancel_job({}, '{id}')", self.owner(queue, id))
+    }
+
+    async fn batch(&mut self, queue: &mut Queue, lane: usize, members: u8) -> Result<(), String> {
+        let ids: Vec<Uuid> = (0..members).map(|_| super::super::new_id()).collect();
+        let last = super::super::new_id();
+        let queue_name = ["a", "b"][lane];
+        let described = |id: &Uuid| {
+            json!({
+                "id": id, "kind": "test.model", "args": {}, "queue": queue_name, "priority": 0, "attempts": ATTEMPTS,
+                "timeout": 1000,
+            })
+        };
+        let described_all: Vec<_> = ids.iter().map(described).collect();
+        sqlx::query("SELECT FROM enqueue_batch($1, $2, $3)")
+            .bind(&self.schema)
+            .bind(json!(described_all))
+            .bind(described(&last))
+            .execute(&mut self.look)
+            .await
+            .map_err(|e| e.to_string())?;
+        queue.batch(lane, &ids, last);
+        Ok(())
+    }
+
+    async fn complete(
+        &mut self,
+        queue: &mut Queue,
+        job: usize,
+        is_stale: bool,
+    ) -> Result<(), String> {
+        let Some(id) = queue.pick(job) else {
+            return Ok(());
+        };
+        let claim = queue.jobs.get(&id).map_or(0, |job| job.claim) - i64::from(is_stale);
+        let told: bool = sqlx::query_scalar("SELECT complete_job($1, $2, $3, NULL)")
+            .bind(&self.schema)
+            .bind(id)
+            .bind(claim)
+            .fetch_one(&mut self.look)
+            .await
+            .map_err(|e| e.to_string())?;
+        same(
+            "whether it was still theirs",
+            &told,
+            &queue.complete(id, claim),
+        )
+    }
+
+    /// A claim does not wait for a job that is cancelled in a transaction which is open still.
+    async fn during_cancel(
+        &mut self,
+        queue: &mut Queue,
+        id: Uuid,
+        (lanes, jobs): (u8, usize),
+    ) -> Result<(), String> {
+        let cancel = self.cancel(queue, id);
+        let [one, two] = &mut self.nodes;
+        one.1.execute("SET lock_timeout = '100ms'").await.unwrap();
+        two.1.execute("BEGIN").await.unwrap();
+        let told: Option<String> = sqlx::query_scalar(AssertSqlSafe(cancel))
+            .fetch_one(&mut two.1)
+            .await
+            .map_err(|e| e.to_string())?;
+        let open = Lanes::from(&queue.open(lanes));
+        let claimed = claim(one, (&self.lanes, lanes), jobs).await?;
+        two.1.execute("COMMIT").await.unwrap();
+        let present = queue.present();
+        let expected = queue.claim(0, (&open, jobs), (present, claimed.0), Some(id));
+        same("the claim", &claimed.1, &expected)?;
+        same("what is told", &told, &Some(queue.cancel(id).to_owned()))
     }
 
     /// The second claim skips what the first one holds; only if that is all, it waits, and then sees what the first one did.
@@ -253,7 +386,8 @@ impl Db {
         two.1.execute(AssertSqlSafe(patience)).await.unwrap();
         one.1.execute("BEGIN").await.unwrap();
         let claimed = claim(one, (&self.lanes, first), jobs).await?;
-        let expected = queue.claim(0, (&first_open, jobs), (present, claimed.0));
+        let lanes = Lanes::from(&first_open);
+        let expected = queue.claim(0, (&lanes, jobs), (present, claimed.0), None);
         same("the first claim", &claimed.1, &expected)?;
         let look = &mut self.look;
         let claimed = {
@@ -270,8 +404,12 @@ impl Db {
                 }
             }?
         };
-        let lanes = if waits { second_open } else { free };
-        let expected = queue.claim(1, (&lanes, jobs), (present, claimed.0));
+        let mut lanes = Lanes::from(if waits { &second_open } else { &free });
+        // The tenant's limit is counted by one claim at a time.
+        if !waits && queue.limit.is_some() && first_open.iter().any(|lane| THEIRS.contains(lane)) {
+            lanes.open.retain(|lane| !THEIRS.contains(lane));
+        }
+        let expected = queue.claim(1, (&lanes, jobs), (present, claimed.0), None);
         same("the second claim", &claimed.1, &expected)
     }
 
@@ -360,8 +498,10 @@ async fn claim(
         .filter(|lane| some & (1 << lane) != 0)
         .map(|lane| lanes[lane])
         .collect();
-    let claim = "SELECT id, start, claim FROM claim_jobs($1, $2, $3, NULL, '{\"\": 1}', '{}') WHERE id IS NOT NULL
-        ORDER BY start, lane, (SELECT priority FROM job j WHERE j.id = claim_jobs.id), (SELECT seq FROM job j WHERE j.id = claim_jobs.id)";
+    let claim = "WITH taken AS (SELECT * FROM take_jobs($1, $2, $3, NULL, '{\"\": 1}', '{}'))
+        SELECT id, claim, l.start + (count(*) OVER (PARTITION BY lane ORDER BY priority, seq) - 1) / l.weight AS start
+        FROM taken JOIN (SELECT lane, start, weight FROM taken WHERE room IS NOT NULL) l USING (lane) WHERE id IS NOT NULL
+        ORDER BY 3, lane, priority, seq";
     let rows = sqlx::query(claim)
         .bind(*node)
         .bind(offered)

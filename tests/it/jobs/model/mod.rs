@@ -11,7 +11,7 @@ use crate::harness::run;
 use database::Db;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use queue::{LANES, Queue};
+use queue::{LANES, Queue, THEIRS};
 use tokio::sync::Mutex;
 
 /// What is done to the queue. Lanes and jobs are picked by numbers, modulo how many there are.
@@ -35,6 +35,28 @@ enum Op {
         first: u8,
         second: u8,
         jobs: usize,
+    },
+    /// A claim while a job is cancelled in a transaction that is not committed yet.
+    ClaimDuringCancel {
+        job: usize,
+        lanes: u8,
+        jobs: usize,
+    },
+    /// So many of the tenant's may run at once.
+    Limit {
+        jobs: Option<usize>,
+    },
+    /// Adds jobs of the tenant, and one that waits until they are over.
+    Batch {
+        lane: usize,
+        members: u8,
+    },
+    /// Those that wait for nothing any more are looked for.
+    Release,
+    /// Says that a run ended well, in its own unit of work.
+    Complete {
+        job: usize,
+        is_stale: bool,
     },
     /// Says how a run ended, with its claim or with one that was lost.
     End {
@@ -119,7 +141,13 @@ fn op() -> impl Strategy<Value = Op> {
         2 => job.clone().prop_map(|job| Op::Reap { job }),
         1 => job.clone().prop_map(|job| Op::Promote { job }),
         2 => job.clone().prop_map(|job| Op::Cancel { job }),
-        2 => job.prop_map(|job| Op::Retry { job }),
+        2 => job.clone().prop_map(|job| Op::Retry { job }),
+        2 => (job.clone(), 1..8_u8, 1..5_usize)
+            .prop_map(|(job, lanes, jobs)| Op::ClaimDuringCancel { job, lanes, jobs }),
+        1 => prop::option::weighted(0.7, 0..4_usize).prop_map(|jobs| Op::Limit { jobs }),
+        2 => (THEIRS, 0..3_u8).prop_map(|(lane, members)| Op::Batch { lane, members }),
+        2 => Just(Op::Release),
+        2 => (job, prop::bool::weighted(0.3)).prop_map(|(job, is_stale)| Op::Complete { job, is_stale }),
         1 => (lane.clone(), any::<bool>()).prop_map(|(lane, paused)| Op::Pause { lane, paused }),
         2 => (lane.clone(), prop::option::weighted(0.8, 1..4)).prop_map(|(lane, cap)| Op::Cap { lane, cap }),
         1 => (lane, prop::option::of(0..4)).prop_map(|(lane, tokens)| Op::Rate { lane, tokens }),
@@ -173,7 +201,7 @@ fn cases(db: &Mutex<Db>, seed: u64, cases: u32, is_shrunk: bool) -> Option<Strin
 
 async fn database() -> Mutex<Db> {
     let (tenant, _) = private(1).await;
-    Mutex::new(Db::new(tenant.world).await)
+    Mutex::new(Db::new(&tenant).await)
 }
 
 #[test]

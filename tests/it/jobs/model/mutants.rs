@@ -10,25 +10,30 @@ struct Mutant {
     changes: &'static [(&'static str, &'static str)],
 }
 
-const MUTANTS: [Mutant; 13] = [
+const MUTANTS: [Mutant; 22] = [
     Mutant {
         mistake: "an end without its claim counts",
         function: "end_jobs",
         changes: &[("AND j.claim = e.claim", "")],
     },
     Mutant {
+        mistake: "a run that went well without its claim counts",
+        function: "done_jobs",
+        changes: &[("AND j.claim = e.claim", "")],
+    },
+    Mutant {
         mistake: "a claim waits for lanes that another holds",
-        function: "claim_jobs",
+        function: "take_jobs",
         changes: &[("FOR NO KEY UPDATE OF l SKIP LOCKED", "FOR NO KEY UPDATE OF l")],
     },
     Mutant {
         mistake: "the largest tag is the virtual time",
-        function: "claim_jobs",
-        changes: &[("SELECT min(t.tag)", "SELECT max(t.tag)")],
+        function: "take_jobs",
+        changes: &[("SELECT min(c.tag)", "SELECT max(c.tag)")],
     },
     Mutant {
         mistake: "what runs is counted before the lanes are locked",
-        function: "claim_jobs",
+        function: "take_jobs",
         changes: &[
             (
                 "present double precision;",
@@ -43,27 +48,27 @@ const MUTANTS: [Mutant; 13] = [
     },
     Mutant {
         mistake: "an idle lane gathers credit",
-        function: "claim_jobs",
-        changes: &[("/ l.weight, present) AS start", "/ l.weight, 0) AS start")],
+        function: "take_jobs",
+        changes: &[("/ l.weight, present)", "/ l.weight, 0)")],
     },
     Mutant {
         mistake: "a lane is charged whatever its weight",
-        function: "claim_jobs",
-        changes: &[("vtime = s.start + s.cost / l.weight", "vtime = s.start + s.cost")],
+        function: "take_jobs",
+        changes: &[("+ s.cost / l.weight", "+ s.cost")],
     },
     Mutant {
         mistake: "tokens are not taken",
-        function: "claim_jobs",
-        changes: &[("coalesce(s.left - s.jobs, l.tokens)", "coalesce(s.left, l.tokens)")],
+        function: "take_jobs",
+        changes: &[("moment - l.tokens_at), 0)) - s.jobs", "moment - l.tokens_at), 0))")],
     },
     Mutant {
         mistake: "a paused lane is claimed from",
-        function: "claim_jobs",
+        function: "take_jobs",
         changes: &[("AND l.paused IS NULL", "")],
     },
     Mutant {
         mistake: "priorities are nothing",
-        function: "claim_jobs",
+        function: "take_jobs",
         changes: &[("ORDER BY q.priority, q.seq", "ORDER BY q.seq")],
     },
     Mutant {
@@ -85,6 +90,48 @@ const MUTANTS: [Mutant; 13] = [
         mistake: "a job is made ready before its time",
         function: "promote_jobs",
         changes: &[("state = 6 AND run_at <= now()", "state = 6")],
+    },
+    Mutant {
+        mistake: "a run that ends in its own unit of work needs no claim",
+        function: "complete_job",
+        changes: &[("AND j.claim = its_claim", "")],
+    },
+    Mutant {
+        mistake: "a claim waits for a job that is being cancelled",
+        function: "take_jobs",
+        changes: &[("q.state + 0 = 1 FOR UPDATE SKIP LOCKED", "q.state + 0 = 1 FOR UPDATE")],
+    },
+    Mutant {
+        mistake: "a tenant's limit is none",
+        function: "take_jobs",
+        changes: &[("WHERE r.nth <= r.tenant_room", "")],
+    },
+    Mutant {
+        mistake: "a tenant's limit is each of its lanes'",
+        function: "take_jobs",
+        changes: &[
+            ("WHERE r.lane = ANY (ARRAY(SELECT o.id FROM lane o WHERE o.tenant_id = t.id))", "WHERE r.lane = l.id"),
+        ],
+    },
+    Mutant {
+        mistake: "two claims count what a tenant may run at the same time",
+        function: "take_jobs",
+        changes: &[("OR t.id = ANY (limited)", "OR true")],
+    },
+    Mutant {
+        mistake: "a key keeps nobody from adding the same",
+        function: "add_job",
+        changes: &[("timeout, job_key,", "timeout, NULL,")],
+    },
+    Mutant {
+        mistake: "a job that is done begins anew",
+        function: "retry_job",
+        changes: &[("j.state IN (4, 5)", "j.state IN (3, 4, 5)")],
+    },
+    Mutant {
+        mistake: "one that waits for others waits for none",
+        function: "release_batches",
+        changes: &[("NOT EXISTS (SELECT FROM job a WHERE a.batch = w.id)", "true")],
     },
 ];
 

@@ -6,11 +6,14 @@ use uuid::Uuid;
 
 /// Lanes, of weights 1, 2 and 4.
 pub(super) const LANES: usize = 3;
+/// The first of them are a tenant's, the last is the platform's.
+pub(super) const THEIRS: std::ops::Range<usize> = 0..2;
 /// Runs that a job may have.
 pub(super) const ATTEMPTS: i32 = 2;
 const READY: i16 = 1;
 const RUNNING: i16 = 2;
 const SCHEDULED: i16 = 6;
+const WAITING: i16 = 7;
 
 /// A job that is not over.
 #[derive(Clone, Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Job {
     pub(super) cancel: bool,
     pub(super) key: Option<u8>,
     pub(super) claim: i64,
+    /// The job that waits for this one.
+    batch: Option<Uuid>,
     priority: i16,
     /// In the order in which they were added.
     nth: u64,
@@ -45,12 +50,29 @@ pub(super) struct Lane {
     pub(super) paused: bool,
 }
 
+/// The lanes of a claim: those that it holds, and of those the ones that it may take from.
+pub(super) struct Lanes {
+    pub(super) locked: BTreeSet<usize>,
+    pub(super) open: BTreeSet<usize>,
+}
+
+impl From<&BTreeSet<usize>> for Lanes {
+    fn from(lanes: &BTreeSet<usize>) -> Self {
+        Self {
+            locked: lanes.clone(),
+            open: lanes.clone(),
+        }
+    }
+}
+
 /// All of it.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
     pub(super) jobs: BTreeMap<Uuid, Job>,
     pub(super) over: BTreeMap<Uuid, Over>,
     pub(super) lanes: Vec<Lane>,
+    /// How many jobs the tenant may run at once.
+    pub(super) limit: Option<usize>,
     /// Of the nodes that have claimed.
     times: [Option<f64>; 2],
     /// In the order in which they were added first.
@@ -72,6 +94,7 @@ impl Queue {
             jobs: BTreeMap::new(),
             over: BTreeMap::new(),
             lanes: lanes.into_iter().zip([1.0, 2.0, 4.0]).map(lane).collect(),
+            limit: None,
             times: [None; 2],
             known: Vec::new(),
             added: 0,
@@ -91,7 +114,7 @@ impl Queue {
         lane: usize,
         (priority, later, key): (i16, bool, Option<u8>),
     ) -> Uuid {
-        if let Some(other) = self.with_key(key) {
+        if let Some(other) = self.with_key(lane, key) {
             return other;
         }
         let job = Job {
@@ -101,6 +124,7 @@ impl Queue {
             cancel: false,
             key,
             claim: 0,
+            batch: None,
             priority,
             nth: 0,
         };
@@ -109,9 +133,50 @@ impl Queue {
         id
     }
 
-    fn with_key(&self, key: Option<u8>) -> Option<Uuid> {
+    /// Jobs, and the one that waits until they are over.
+    pub(super) fn batch(&mut self, lane: usize, members: &[Uuid], last: Uuid) {
+        for id in members.iter().chain([&last]) {
+            let is_last = *id == last;
+            let job = Job {
+                lane,
+                state: if is_last && !members.is_empty() {
+                    WAITING
+                } else {
+                    READY
+                },
+                attempt: 0,
+                cancel: false,
+                key: None,
+                claim: 0,
+                batch: (!is_last).then_some(last),
+                priority: 0,
+                nth: 0,
+            };
+            self.known.push(*id);
+            self.put(*id, job);
+        }
+    }
+
+    /// Those that wait for nothing any more are ready. How many they are.
+    pub(super) fn release(&mut self) -> i64 {
+        let waited_for: BTreeSet<Uuid> = self.jobs.values().filter_map(|job| job.batch).collect();
+        let free = |(id, job): &(&Uuid, &mut Job)| job.state == WAITING && !waited_for.contains(id);
+        let mut released = 0;
+        for (_, job) in self.jobs.iter_mut().filter(free) {
+            job.state = READY;
+            released += 1;
+        }
+        released
+    }
+
+    /// Keys are its owner's.
+    fn with_key(&self, lane: usize, key: Option<u8>) -> Option<Uuid> {
         let key = key?;
-        let same = |(id, job): (&Uuid, &Job)| (job.key == Some(key)).then_some(*id);
+        let same = |(id, job): (&Uuid, &Job)| {
+            let is_same =
+                job.key == Some(key) && THEIRS.contains(&job.lane) == THEIRS.contains(&lane);
+            is_same.then_some(*id)
+        };
         self.jobs.iter().find_map(same)
     }
 
@@ -133,17 +198,19 @@ impl Queue {
         (0..LANES).filter(is_open).collect()
     }
 
-    /// Start-time fair queueing: the jobs with their start tags, in the order in which they start.
+    /// Start-time fair queueing: the jobs with their start tags, in the order in which they start. One that another transaction
+    /// holds just now is not taken.
     pub(super) fn claim(
         &mut self,
         node: usize,
-        (lanes, wanted): (&BTreeSet<usize>, usize),
+        (lanes, wanted): (&Lanes, usize),
         (present, token): (f64, i64),
+        held: Option<Uuid>,
     ) -> Vec<(Uuid, f64)> {
         let mut ready = Vec::new();
-        for lane in lanes {
+        for lane in &lanes.open {
             let start = self.lanes[*lane].vtime.max(present);
-            let room = self.room(*lane, lanes, wanted);
+            let room = self.room(*lane, &lanes.locked, wanted);
             for (place, id) in self.ready(*lane).into_iter().take(room).enumerate() {
                 #[expect(clippy::cast_precision_loss, reason = "a few")]
                 let tag = start + place as f64 / self.lanes[*lane].weight;
@@ -151,25 +218,45 @@ impl Queue {
             }
         }
         ready.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        if let Some(limit) = self.limit {
+            let mut left = limit.saturating_sub(self.running(THEIRS));
+            ready.retain(|each| {
+                let is_theirs = THEIRS.contains(&each.4);
+                let may = !is_theirs || left > 0;
+                left -= usize::from(is_theirs && may);
+                may
+            });
+        }
         ready.truncate(wanted);
-        for (_, _, place, id, lane, start) in &ready {
-            let lane = &mut self.lanes[*lane];
+        let first = ready.first().map(|first| first.0);
+        ready.retain(|each| Some(each.3) != held);
+        let mut taken: Vec<(f64, i32, Uuid)> = Vec::new();
+        for (_, id, _, job, lane, start) in ready {
+            let lane = &mut self.lanes[lane];
+            let before = taken.iter().filter(|each| each.1 == id).count();
             #[expect(clippy::cast_precision_loss, reason = "a few")]
-            let taken = (place + 1) as f64;
-            lane.vtime = start + taken / lane.weight;
+            let [tag, vtime] = [before, before + 1].map(|jobs| start + jobs as f64 / lane.weight);
+            taken.push((tag, id, job));
+            lane.vtime = vtime;
             lane.tokens = lane.tokens.map(|tokens| tokens - 1);
-            let job = self.jobs.get_mut(id).unwrap();
+            let job = self.jobs.get_mut(&job).unwrap();
             (job.state, job.claim) = (RUNNING, token);
             job.attempt += 1;
         }
-        if let Some(first) = ready.first() {
+        if let (Some(first), false) = (first, taken.is_empty()) {
             let time = &mut self.times[node];
-            *time = Some(time.map_or(first.0, |time| time.max(first.0)));
+            *time = Some(time.map_or(first, |time| time.max(first)));
         }
-        ready.into_iter().map(|each| (each.3, each.0)).collect()
+        taken.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        taken.into_iter().map(|each| (each.2, each.0)).collect()
     }
 
-    /// How many of a lane's jobs a claim looks at: twice its share by weight, and no more than may start.
+    fn running(&self, lanes: std::ops::Range<usize>) -> usize {
+        let of = |job: &&Job| lanes.contains(&job.lane) && job.state == RUNNING;
+        self.jobs.values().filter(of).count()
+    }
+
+    /// How many of a lane's jobs a claim looks at: half as much again as its share by weight, and no more than may start.
     fn room(&self, lane: usize, lanes: &BTreeSet<usize>, wanted: usize) -> usize {
         let weights: f64 = lanes.iter().map(|lane| self.lanes[*lane].weight).sum();
         let lane_of = &self.lanes[lane];
@@ -179,9 +266,8 @@ impl Queue {
             clippy::cast_sign_loss,
             reason = "a few"
         )]
-        let share = (2.0 * wanted as f64 * lane_of.weight / weights).ceil() as usize;
-        let of = |job: &&Job| job.lane == lane && job.state == RUNNING;
-        let running = self.jobs.values().filter(of).count();
+        let share = (1.5 * wanted as f64 * lane_of.weight / weights).ceil() as usize;
+        let running = self.running(lane..lane + 1);
         let left = |limit: i32| usize::try_from(limit).unwrap();
         let cap = lane_of.cap.map(|cap| left(cap).saturating_sub(running));
         let rate = lane_of.tokens.map(left);
@@ -214,6 +300,25 @@ impl Queue {
             job.attempt -= i32::from(back);
         }
         true
+    }
+
+    /// Whether a run of the tenant's ended well in its own unit of work.
+    pub(super) fn complete(&mut self, id: Uuid, claim: i64) -> bool {
+        let job = self.jobs.get(&id);
+        let is_ours = job.is_some_and(|job| {
+            THEIRS.contains(&job.lane) && job.state == RUNNING && job.claim == claim
+        });
+        if is_ours {
+            self.close(id, 3);
+        }
+        is_ours
+    }
+
+    /// Whose it is: the tenant's, or the platform's.
+    pub(super) fn is_theirs(&self, id: Uuid) -> bool {
+        let over = self.over.get(&id).map(|over| &over.job);
+        let job = self.jobs.get(&id).or(over);
+        job.is_some_and(|job| THEIRS.contains(&job.lane))
     }
 
     fn close(&mut self, id: Uuid, state: i16) {
@@ -272,14 +377,14 @@ impl Queue {
     /// The lane that is told.
     pub(super) fn retry(&mut self, id: Uuid) -> Option<i32> {
         if let Some(job) = self.jobs.get_mut(&id) {
-            if job.state == RUNNING {
+            if matches!(job.state, RUNNING | WAITING) {
                 return None;
             }
             job.state = READY;
             return Some(self.lanes[job.lane].id);
         }
         let over = self.over.get(&id)?;
-        if over.state == 3 || self.with_key(over.job.key).is_some() {
+        if over.state == 3 || self.with_key(over.job.lane, over.job.key).is_some() {
             return None;
         }
         let over = self.over.remove(&id)?;
