@@ -46,11 +46,12 @@ fn table(loads: &[Load]) -> String {
             load.done.to_string(),
             load.dead.to_string(),
             or_none(load.wait),
+            or_none(load.run),
             load.held.to_string(),
         ]
     });
     let header = [
-        "TENANT", "READY", "OLDEST", "RUNNING", "DONE/MIN", "DEAD/MIN", "WAIT", "HELD",
+        "TENANT", "READY", "OLDEST", "RUNNING", "DONE/MIN", "DEAD/MIN", "WAIT", "RUN", "HELD",
     ];
     out::table(header, rows)
 }

@@ -60,6 +60,13 @@ struct Tenant {
     tenant: String,
 }
 
+/// Half of a tenant's jobs, or all but a hundredth.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Quantile {
+    tenant: String,
+    quantile: &'static str,
+}
+
 type Seconds<L> = Family<L, Gauge<f64, AtomicU64>>;
 
 fn of_queues(now: &mut Registry, queues: &[QueueLoad]) {
@@ -108,6 +115,31 @@ fn of_tenants(now: &mut Registry, loads: &[Load]) {
     times(now, ("tenant_jobs_oldest_seconds", help), loads, |load| {
         (label(load), load.oldest)
     });
+    // Not histograms: there would be a series more for each bucket and tenant.
+    let help = "Seconds that jobs of a busy tenant that ended in the last minute waited";
+    let waits = quantiles(loads, |load| [load.wait, load.wait_99]);
+    times(now, ("tenant_job_wait_seconds", help), &waits, Clone::clone);
+    let help = "Seconds that they ran";
+    let runs = quantiles(loads, |load| [load.run, load.run_99]);
+    times(now, ("tenant_job_run_seconds", help), &runs, Clone::clone);
+}
+
+/// Of the tenants that have some.
+fn quantiles(
+    loads: &[Load],
+    each: impl Fn(&Load) -> [Option<f64>; 2],
+) -> Vec<(Quantile, Option<f64>)> {
+    let of = |load: &Load| {
+        let tenant = load.tenant.clone().unwrap_or_default();
+        let label = |quantile| Quantile {
+            tenant: tenant.clone(),
+            quantile,
+        };
+        let told = [label("0.5"), label("0.99")].into_iter().zip(each(load));
+        told.filter(|(_, seconds)| seconds.is_some())
+            .collect::<Vec<_>>()
+    };
+    loads.iter().flat_map(of).collect()
 }
 
 fn counts<T, L>(

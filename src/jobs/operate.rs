@@ -375,6 +375,12 @@ pub struct Load {
     pub dead: i64,
     /// Seconds from the time they could run to their start: the median of those.
     pub wait: Option<f64>,
+    /// The same of all but a hundredth.
+    pub wait_99: Option<f64>,
+    /// Seconds that they ran: the median.
+    pub run: Option<f64>,
+    /// The same of all but a hundredth.
+    pub run_99: Option<f64>,
     /// Kinds that are held back because they keep failing.
     pub held: i64,
 }
@@ -399,7 +405,8 @@ pub async fn top(tx: &PlatformTx, most: u32) -> Result<Vec<Load>> {
                  SELECT tenant_id, count(*) AS jobs FROM job WHERE state = 2 GROUP BY tenant_id
              ), over AS (
                  SELECT tenant_id, count(*) AS jobs, count(*) FILTER (WHERE state = 4) AS dead,
-                     percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - run_at)) AS wait
+                     percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - run_at)) AS waits,
+                     percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at)) AS runs
                  FROM job_done WHERE finished_at > now() - interval '1 minute' GROUP BY tenant_id
              ), held AS (
                  SELECT l.tenant_id, count(*) AS kinds FROM breaker b JOIN lane l ON l.id = b.lane
@@ -408,7 +415,8 @@ pub async fn top(tx: &PlatformTx, most: u32) -> Result<Vec<Load>> {
                  SELECT tenant_id FROM ready UNION SELECT tenant_id FROM running UNION SELECT tenant_id FROM over
                  UNION SELECT tenant_id FROM held)
              SELECT t.slug AS tenant, coalesce(r.jobs, 0)::bigint AS ready, r.oldest, coalesce(n.jobs, 0) AS running,
-                 coalesce(o.jobs, 0) AS done, coalesce(o.dead, 0) AS dead, o.wait, coalesce(h.kinds, 0) AS held
+                 coalesce(o.jobs, 0) AS done, coalesce(o.dead, 0) AS dead, o.waits[1] AS wait, o.waits[2] AS wait_99, o.runs[1] AS run,
+                 o.runs[2] AS run_99, coalesce(h.kinds, 0) AS held
              FROM who w LEFT JOIN tenant t ON t.id = w.tenant_id
              LEFT JOIN ready r ON r.tenant_id IS NOT DISTINCT FROM w.tenant_id
              LEFT JOIN running n ON n.tenant_id IS NOT DISTINCT FROM w.tenant_id

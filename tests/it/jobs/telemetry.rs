@@ -159,6 +159,17 @@ fn what_is_taken_back_refused_or_held_back_is_counted() {
         ] {
             assert_eq!(value(&text, name), Some(expected), "{name}: {text}");
         }
+        for name in ["wait", "run"] {
+            let of = |quantile| {
+                let slug = &tenant.slug;
+                let series = format!(
+                    "bulkhead_tenant_job_{name}_seconds{{tenant=\"{slug}\",quantile=\"{quantile}\"}}"
+                );
+                let seconds: f64 = value(&text, &series).expect(&text).parse().unwrap();
+                seconds
+            };
+            assert!(of("0.5") > 0.0 && of("0.99") >= of("0.5"), "{text}");
+        }
         worker.stop().await;
     });
 }

@@ -7,9 +7,9 @@ use super::{count, execute, new_id, private};
 use crate::harness::{Tenant, World, run, until};
 use bulkhead::devices::{self, NewDevice};
 use futures::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Lanes of tenants of their own, in a world without a worker.
@@ -113,8 +113,14 @@ struct Claimer {
 
 impl Claimer {
     async fn claim(&mut self, jobs: i32) -> Vec<Job> {
-        let sql = "SELECT lane, id, claim FROM take_jobs($1, $2, $3, $4, '{\"\": 1}', '{}') WHERE id IS NOT NULL";
-        let rows = sqlx::query(sql)
+        self.claim_by("take_jobs", jobs).await
+    }
+
+    async fn claim_by(&mut self, function: &str, jobs: i32) -> Vec<Job> {
+        let sql = format!(
+            "SELECT lane, id, claim FROM {function}($1, $2, $3, $4, '{{\"\": 1}}', '{{}}') WHERE id IS NOT NULL"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(self.node)
             .bind(&self.lanes)
             .bind(jobs)
@@ -205,6 +211,39 @@ fn shares_are_as_the_weights_are() {
             one.abs_diff(120) <= 3 && two.abs_diff(240) <= 3,
             "{one}, {two}, {four} of 840"
         );
+    });
+}
+
+/// During a deployment both are at work: the one of before claims and ends by functions that the other no longer calls.
+#[test]
+fn a_binary_of_before_shares_a_queue() {
+    run(async {
+        let queue = Queue::new(2).await;
+        queue.fill(0, 60).await;
+        queue.fill(1, 60).await;
+        let (mut before, mut after) = (queue.worker().await, queue.worker().await);
+        let mut all = Vec::new();
+        for _ in 0..6 {
+            let theirs = before.claim_by("claim_jobs", 10).await;
+            let ours = after.claim(10).await;
+            assert_eq!((theirs.len(), ours.len()), (10, 10));
+            let counts = by_lane(&[theirs.clone(), ours.clone()].concat());
+            assert!(
+                counts.values().all(|count| (8..=12).contains(count)),
+                "{counts:?}"
+            );
+            let ends: Value = theirs
+                .iter()
+                .map(|job| json!({ "id": job.id, "claim": job.claim, "state": 3, "back": false, "after_ms": 0 }))
+                .collect();
+            let ended = sqlx::query_scalar("SELECT * FROM end_jobs($1)").bind(ends);
+            let ended: Vec<Uuid> = ended.fetch_all(&mut before.connection).await.unwrap();
+            assert_eq!(ended.len(), 10);
+            assert_eq!(after.end(&ours).await.len(), 10);
+            all.extend(theirs.into_iter().chain(ours).map(|job| job.id));
+        }
+        let all: BTreeSet<Uuid> = all.into_iter().collect();
+        assert_eq!(all.len(), 120, "each once");
     });
 }
 
