@@ -42,6 +42,7 @@ impl Breakers {
         let until = self.lock().get(&place).copied().flatten()?;
         let left = until.saturating_duration_since(Instant::now());
         let left = if left.is_zero() {
+            // Apart: it is rare, and in the future of each run.
             match Box::pin(probe(database, &place)).await {
                 Ok(left) => left?,
                 // It is run: what it needs may fail as this did, and that is told.

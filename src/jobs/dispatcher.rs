@@ -154,7 +154,8 @@ impl Dispatcher {
                 Instant::now() + inner.counter.look()
             } else {
                 match self.fill(wanted).await {
-                    Ok(Some(until)) => until,
+                    // What is in hand may turn out to be stale before.
+                    Ok(Some(until)) => until.min(Instant::now() + inner.counter.look()),
                     Ok(None) => continue,
                     Err(error) => {
                         tracing::warn!(?error, "cannot claim jobs");

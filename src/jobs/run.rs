@@ -223,9 +223,10 @@ async fn in_time(job: &Claimed, work: impl Future<Output = Result<()>>) -> Resul
     }
 }
 
-/// Lets the kind tidy up, apart from the future of each run, which is moved about and need not be large for what is rare. If that fails for a passing reason, it is tried again for as long as it takes.
+/// Lets the kind tidy up. If that fails for a passing reason, it is tried again for as long as it takes.
 async fn bury(job: &Claimed, kind: TenantKind, context: &JobContext, error: Error) -> Outcome {
     let failure = failed(&error);
+    // Apart: the future of each run is moved about, and would have room for what is rare.
     match Box::pin(tidy(job, kind, context, &error)).await {
         Err(Error::Unavailable | Error::Timeout) => Outcome::Retry(backoff(job.attempt), failure),
         Err(error) => {

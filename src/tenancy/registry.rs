@@ -139,6 +139,7 @@ impl Registry {
             Some(slug) => by_slug(tx, slug).await,
             None => by_domain(tx, host).await,
         });
+        // Apart: it is rare, and in the future of each request.
         let answer = Box::pin(self.by_host.try_get_with_by_ref(host, look_up)).await;
         answer.map_err(Arc::unwrap_or_clone)?.tenant()
     }
@@ -152,6 +153,7 @@ impl Registry {
             self.by_id.invalidate(&id).await;
         }
         let look_up = self.look_up(async |tx| Ok(tenant::Entity::find_by_id(id).one(tx).await?));
+        // Apart: it is rare, and in the future of each run of a job.
         let answer = Box::pin(self.by_id.try_get_with(id, look_up)).await;
         answer.map_err(Arc::unwrap_or_clone)?.tenant()
     }

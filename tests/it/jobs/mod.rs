@@ -64,6 +64,7 @@ struct Wait {
 
 impl Job for Wait {
     const NAME: &'static str = "test.wait";
+    const TIMEOUT: Duration = Duration::from_hours(1);
 
     async fn run(self, _: &JobContext) -> Result<()> {
         let gate = gate(self.gate);

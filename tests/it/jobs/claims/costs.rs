@@ -5,14 +5,19 @@ use crate::harness::run;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 
-/// By plans that read what they take and little more, whatever else there is.
+/// By plans that read what they take and little more, whatever else there is; also by those that were made for an empty table.
 #[test]
 fn neither_a_claim_nor_an_end_reads_the_whole_queue() {
     run(async {
         let queue = Queue::new(2).await;
+        let mut worker = queue.worker().await;
+        let others = "SELECT FROM end_jobs('[]'); SELECT FROM reap_jobs()";
+        worker.run("VACUUM ANALYZE job").await;
+        worker.claim(16).await;
+        worker.end(&[]).await;
+        worker.run(others).await;
         queue.fill(0, 20_000).await;
         queue.fill(1, 20).await;
-        let mut worker = queue.worker().await;
         for when in ["before statistics", "with them"] {
             worker.run("BEGIN").await;
             let jobs = worker.claim(16).await;
@@ -22,6 +27,18 @@ fn neither_a_claim_nor_an_end_reads_the_whole_queue() {
             worker.end(&jobs).await;
             let read = worker.read().await - read;
             assert!(read < 200, "an end {when} reads {read} jobs");
+            let before = worker.read().await;
+            let released = worker.claim(1).await.remove(0);
+            let ends = format!(
+                r#"SELECT FROM end_jobs('[{{"id": "{}", "claim": {}, "state": 1, "back": true, "after_ms": 0}}]'); {others}"#,
+                released.id, released.claim
+            );
+            worker.run(&ends).await;
+            let read = worker.read().await - before;
+            assert!(
+                read < 200,
+                "what was given back, or looked for, {when} reads {read} jobs"
+            );
             worker.run("COMMIT; ANALYZE job").await;
             worker.connection.ping().await.unwrap();
         }

@@ -1,13 +1,13 @@
 //! Connections that are cut, used up, or do not bring word.
 
 use super::super::{Wait, enqueue, gate, new_id, private, reaches, worker as worker_of_gates};
-use super::{Dice, Make, add, count, once_each, worker};
+use super::{Dice, Make, add, asked, count, once_each, worker};
 use crate::harness::{World, run, until};
 use bulkhead::actor::Actor;
 use bulkhead::jobs;
 use sqlx::{AssertSqlSafe, Executor as _};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How long a connection is waited for that there is none of.
 const LINE: Duration = Duration::from_millis(400);
@@ -43,7 +43,7 @@ fn all_connections_are_cut_ten_times_and_each_job_has_its_effect_once() {
     });
 }
 
-/// The sign of life has a connection of its own.
+/// The sign of life has a connection of its own. They are in use for two leases with `BULKHEAD_TEST_LEASES=60`.
 #[test]
 fn leases_are_kept_while_every_connection_is_in_use() {
     run(async {
@@ -67,6 +67,7 @@ fn leases_are_kept_while_every_connection_is_in_use() {
         }
         // With one connection in all there is none for the platform.
         assert!(!tenants.is_empty());
+        sleep(Duration::from_secs(asked("BULKHEAD_TEST_LEASES", 0).into())).await;
         for _ in 0..2 {
             let near = "UPDATE bulkhead.job SET lease_until = now() + interval '2 seconds' WHERE state = 2;
                 NOTIFY bulkhead, 'jobs:tests:cancel'";

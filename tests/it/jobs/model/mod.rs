@@ -96,6 +96,8 @@ enum Op {
 #[derive(Clone, Copy, Debug)]
 enum How {
     Done,
+    /// The same in the words of any end, as one says it that made a media.
+    Made,
     Dead,
     Cancelled,
     Again,
@@ -107,7 +109,7 @@ impl How {
     /// State, whether the attempt is given back, and for how long it waits.
     fn said(self) -> (i16, bool, i64) {
         match self {
-            Self::Done => (3, false, 0),
+            Self::Done | Self::Made => (3, false, 0),
             Self::Dead => (4, false, 0),
             Self::Cancelled => (5, false, 0),
             Self::Again => (6, false, 3_600_000),
@@ -119,7 +121,8 @@ impl How {
 
 fn op() -> impl Strategy<Value = Op> {
     let how = prop_oneof![
-        4 => Just(How::Done),
+        3 => Just(How::Done),
+        1 => Just(How::Made),
         1 => Just(How::Dead),
         1 => Just(How::Cancelled),
         2 => Just(How::Again),

@@ -19,7 +19,7 @@ const MUTANTS: [Mutant; 22] = [
     Mutant {
         mistake: "a run that went well without its claim counts",
         function: "done_jobs",
-        changes: &[("AND j.claim = e.claim", "")],
+        changes: &[("AND j.claim = claims[array_position(ids, j.id)]", "")],
     },
     Mutant {
         mistake: "a claim waits for lanes that another holds",
@@ -29,7 +29,7 @@ const MUTANTS: [Mutant; 22] = [
     Mutant {
         mistake: "the largest tag is the virtual time",
         function: "take_jobs",
-        changes: &[("SELECT min(c.tag)", "SELECT max(c.tag)")],
+        changes: &[("SELECT min(starts[s.nth])", "SELECT max(starts[s.nth] + s.cost)")],
     },
     Mutant {
         mistake: "what runs is counted before the lanes are locked",
@@ -49,17 +49,17 @@ const MUTANTS: [Mutant; 22] = [
     Mutant {
         mistake: "an idle lane gathers credit",
         function: "take_jobs",
-        changes: &[("/ l.weight, present)", "/ l.weight, 0)")],
+        changes: &[("/ l.weight, present) AS start", "/ l.weight, 0) AS start")],
     },
     Mutant {
         mistake: "a lane is charged whatever its weight",
         function: "take_jobs",
-        changes: &[("+ s.cost / l.weight", "+ s.cost")],
+        changes: &[("starts[s.nth] + s.cost / l.weight", "starts[s.nth] + s.cost")],
     },
     Mutant {
         mistake: "tokens are not taken",
         function: "take_jobs",
-        changes: &[("moment - l.tokens_at), 0)) - s.jobs", "moment - l.tokens_at), 0))")],
+        changes: &[("coalesce(lefts[s.nth] - s.jobs, l.tokens)", "coalesce(lefts[s.nth], l.tokens)")],
     },
     Mutant {
         mistake: "a paused lane is claimed from",

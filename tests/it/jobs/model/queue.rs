@@ -228,7 +228,6 @@ impl Queue {
             });
         }
         ready.truncate(wanted);
-        let first = ready.first().map(|first| first.0);
         ready.retain(|each| Some(each.3) != held);
         let mut taken: Vec<(f64, i32, Uuid)> = Vec::new();
         for (_, id, _, job, lane, start) in ready {
@@ -243,11 +242,11 @@ impl Queue {
             (job.state, job.claim) = (RUNNING, token);
             job.attempt += 1;
         }
-        if let (Some(first), false) = (first, taken.is_empty()) {
-            let time = &mut self.times[node];
-            *time = Some(time.map_or(first, |time| time.max(first)));
-        }
         taken.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        if let Some(first) = taken.first() {
+            let time = &mut self.times[node];
+            *time = Some(time.map_or(first.0, |time| time.max(first.0)));
+        }
         taken.into_iter().map(|each| (each.2, each.0)).collect()
     }
 
