@@ -5,6 +5,7 @@ mod cell;
 mod check;
 mod config;
 mod confirm;
+mod cron;
 mod demo;
 mod dev;
 mod doctor;

@@ -1,7 +1,7 @@
-//! `bulkhead jobs lanes|pause|resume|drain|set|list|show|retry|cancel|top`.
+//! `bulkhead jobs lanes|pause|resume|drain|set|list|show|retry|cancel|cron|top`.
 
 use super::log::Why;
-use super::{out, top};
+use super::{cron, out, top};
 use crate::app::App;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -99,6 +99,8 @@ pub(super) enum Command {
     Retry(JobArgs),
     /// End jobs that wait, and tell those that run to end
     Cancel(JobArgs),
+    /// List the kinds that run by the clock, or switch one off
+    Cron(cron::CronArgs),
     /// Watch how the tenants' jobs are doing
     Top {
         /// How many tenants at most
@@ -199,6 +201,7 @@ pub(super) async fn run(config: Config, command: Command) -> Result<()> {
         Command::Show { id, json } => show(services, id, json).await,
         Command::Retry(several) => each(services, several, Verb::Retry).await,
         Command::Cancel(several) => each(services, several, Verb::Cancel).await,
+        Command::Cron(args) => cron::run(services, args).await,
         Command::Top { limit, once, json } => top::run(services, limit, once, json).await,
     };
     let stopped = app.stop().await;

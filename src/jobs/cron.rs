@@ -1,5 +1,6 @@
-//! Jobs by the clock: those whose kinds have a schedule in the code. Every process looks once a second which times of which kinds are due, by the database's clock; who writes
-//! down a time first adds its jobs, in one transaction, so each time has its jobs once, however many look.
+//! Jobs by the clock: those whose kinds have a schedule in the code. Every process looks once a second which times of which kinds
+//! are due, by the database's clock; who writes down a time first adds its jobs, in one transaction, so each time has its jobs
+//! once, however many look.
 
 use super::kinds::Kinds;
 use super::times::{CatchUp, Times};
@@ -8,7 +9,9 @@ use super::{key, schedule};
 use crate::clock::Timestamp;
 use crate::database::{Database, PlatformTx};
 use crate::error::{Error, Result};
+use crate::tenancy::Act;
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement};
+use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,15 +53,18 @@ impl Cron {
 
     /// The times after `last` up to `now`, oldest first, and whether each is to have its jobs.
     fn due(&self, last: Timestamp, now: Timestamp) -> Result<Vec<(Timestamp, bool)>> {
+        Ok(self.times()?.due(self.catch_up, last, now))
+    }
+
+    fn times(&self) -> Result<Times> {
         let Self {
             expression,
             time_zone,
-            catch_up,
+            ..
         } = self;
         let wrong =
             |e: String| Error::config(format!("the schedule {expression:?} in {time_zone:?}: {e}"));
-        let times = Times::parse(expression, time_zone).map_err(wrong)?;
-        Ok(times.due(*catch_up, last, now))
+        Times::parse(expression, time_zone).map_err(wrong)
     }
 }
 
@@ -79,6 +85,76 @@ pub(super) struct How {
     pub(super) timeout: Duration,
     pub(super) max_attempts: i32,
     pub(super) unique: bool,
+}
+
+/// A kind that has a schedule, as operators see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ByClock {
+    /// Its name.
+    pub kind: &'static str,
+    /// The five fields.
+    pub expression: &'static str,
+    /// In which they are meant.
+    pub time_zone: &'static str,
+    /// Each tenant has a job of its own; or the platform one.
+    pub for_tenants: bool,
+    /// Operators have not switched it off.
+    pub enabled: bool,
+    /// The last time that was taken care of.
+    pub last: Option<Timestamp>,
+    /// The next one, if it is on.
+    pub next: Option<Timestamp>,
+}
+
+/// The kinds that have a schedule.
+pub async fn list(tx: &PlatformTx, kinds: &Kinds) -> Result<Vec<ByClock>> {
+    let query = Statement::from_string(
+        DbBackend::Postgres,
+        "SELECT c.kind, c.enabled, (SELECT max(t.due_at) FROM cron_tick t WHERE t.kind = c.kind) AS last FROM cron c",
+    );
+    let mut known: HashMap<String, (bool, Option<Timestamp>)> = HashMap::new();
+    for row in tx.query_all_raw(query).await? {
+        let standing = (row.try_get("", "enabled")?, row.try_get("", "last")?);
+        known.insert(row.try_get("", "kind")?, standing);
+    }
+    let one = |each: &Scheduled| {
+        let (enabled, last) = known.get(each.how.kind).copied().unwrap_or((true, None));
+        let next = each.cron.times()?.after(tx.now()).next();
+        Ok(ByClock {
+            kind: each.how.kind,
+            expression: each.cron.expression,
+            time_zone: each.cron.time_zone,
+            for_tenants: each.for_tenants,
+            enabled,
+            last,
+            next: next.filter(|_| enabled),
+        })
+    };
+    kinds.scheduled().iter().map(one).collect()
+}
+
+/// Switches a kind's schedule off, or on again: then it begins with the next time, and none that has passed is made up for.
+pub async fn switch(
+    tx: &PlatformTx,
+    kinds: &Kinds,
+    (kind, enabled): (&str, bool),
+    act: &Act,
+) -> Result<()> {
+    if !kinds.scheduled().iter().any(|each| each.how.kind == kind) {
+        let told = format!(
+            "No kind {kind:?} runs by the clock; `bulkhead jobs cron` lists those that do."
+        );
+        return Err(Error::invalid("kind", told));
+    }
+    let set = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "INSERT INTO cron AS c (kind, enabled) VALUES ($1, $2) ON CONFLICT (kind) DO UPDATE SET enabled = $2,
+             since = CASE WHEN $2 AND NOT c.enabled THEN clock_timestamp() ELSE c.since END",
+        [kind.into(), enabled.into()],
+    );
+    tx.execute_raw(set).await?;
+    let detail = serde_json::json!({ "kind": kind, "enabled": enabled });
+    act.log(tx, ("jobs.cron", None), detail).await
 }
 
 /// Ticks until it is dropped.

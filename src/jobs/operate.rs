@@ -143,8 +143,24 @@ pub async fn lanes(tx: &PlatformTx, which: &Which) -> Result<Vec<Lane>> {
     Ok(Lane::find_by_statement(query).all(tx).await?)
 }
 
-/// Pauses lanes, saying why, or resumes them, kinds that are held back in them too. Returns how many it changed. In force from the next claim on.
+/// Where all lanes of a queue are meant, the platform has one: those that are opened later are like it.
+async fn for_all(tx: &PlatformTx, which: &Which) -> Result<()> {
+    if which.tenant.is_some() {
+        return Ok(());
+    }
+    let open = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        "INSERT INTO lane (queue) SELECT DISTINCT queue FROM lane WHERE queue = $1 ON CONFLICT DO NOTHING",
+        [which.queue.clone().into()],
+    );
+    tx.execute_raw(open).await?;
+    Ok(())
+}
+
+/// Pauses lanes, saying why, or resumes them, kinds that are held back in them too. Of a whole queue, those too that are opened
+/// later. Returns how many it changed. In force from the next claim on.
 pub async fn pause(tx: &PlatformTx, which: &Which, why: Option<&str>, act: &Act) -> Result<u64> {
+    for_all(tx, which).await?;
     let action = if why.is_some() {
         "jobs.pause"
     } else {
@@ -183,8 +199,9 @@ async fn forget_failures(tx: &PlatformTx, which: &Which) -> Result<()> {
     Ok(())
 }
 
-/// Changes lanes. Returns how many there are. In force from the next claim on.
+/// Changes lanes; of a whole queue, those too that are opened later. Returns how many there are. In force from the next claim on.
 pub async fn set(tx: &PlatformTx, which: &Which, change: Change, act: &Act) -> Result<u64> {
+    for_all(tx, which).await?;
     let values: [Value; 8] = [
         which.tenant.into(),
         which.queue.clone().into(),

@@ -27,6 +27,7 @@ mod m0034_schedule;
 mod m0035_breaker;
 mod m0036_triggers;
 mod m0037_take;
+mod m0038_queues;
 
 /// The ordered list.
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
@@ -56,5 +57,6 @@ pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m0035_breaker::Migration),
         Box::new(m0036_triggers::Migration),
         Box::new(m0037_take::Migration),
+        Box::new(m0038_queues::Migration),
     ]
 }

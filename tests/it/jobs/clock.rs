@@ -1,10 +1,11 @@
 //! Jobs by the clock, with several processes that look.
 
 use super::{count, execute, private};
-use crate::harness::{Tenant, World, run, until};
+use crate::harness::{Tenant, World, finish, run, until};
 use bulkhead::error::Result;
 use bulkhead::jobs::{CatchUp, Cron, Job, JobContext, Kinds, PlatformContext, PlatformJob, Worker};
 use serde::{Deserialize, Serialize};
+use sqlx::Executor as _;
 use std::sync::Arc;
 
 /// The platform's, each minute.
@@ -168,5 +169,72 @@ fn a_job_without_the_tenant_that_its_kind_wants_is_refused() {
         let dead = format!("{over} AND state = 4");
         assert_eq!(count(world, &dead).await, 3);
         worker.stop().await;
+    });
+}
+
+#[test]
+fn a_kind_is_switched_off_and_begins_again_with_its_next_time() {
+    run(async {
+        let (tenant, _) = private(1).await;
+        let world = tenant.world;
+        let cron = |args: &[&str]| {
+            let (code, out, err) = finish(world.command().args(["jobs", "cron"]).args(args), "");
+            assert_eq!(code, Some(0), "{err}");
+            out
+        };
+        let listed = |json: &str, kind: &str| {
+            let all: Vec<serde_json::Value> = serde_json::from_str(json).unwrap();
+            all.into_iter().find(|each| each["kind"] == kind).unwrap()
+        };
+        let before = listed(&cron(&["--json"]), "media.sweep");
+        assert_eq!(before["enabled"], true);
+        assert!(before["next"].is_string(), "{before}");
+        let off = cron(&["--off", "media.sweep", "--reason", "the store is down"]);
+        assert!(
+            off.lines()
+                .any(|line| line.starts_with("media.sweep") && line.ends_with("off")),
+            "{off}"
+        );
+        let log = finish(world.command().args(["log", "--json"]), "").1;
+        assert!(
+            log.contains("jobs.cron") && log.contains("the store is down"),
+            "{log}"
+        );
+
+        // Both have missed a time: that of the one that is switched off is nobody's.
+        let missed = "UPDATE bulkhead.cron SET since = now() - interval '3 days';
+            INSERT INTO bulkhead.cron (kind, since) VALUES ('test.minutely', now() - interval '70 seconds');
+            UPDATE bulkhead.cron SET enabled = false WHERE kind = 'test.minutely'";
+        world
+            .superuser()
+            .await
+            .execute(sqlx::raw_sql(missed))
+            .await
+            .unwrap();
+        cron(&["--on", "media.sweep"]);
+        let since = "SELECT count(*) FROM bulkhead.cron WHERE kind = 'media.sweep' AND enabled AND since > now() - interval '1 minute'";
+        assert_eq!(count(world, since).await, 1);
+        let kinds = Kinds::default()
+            .with_platform::<Minutely>()
+            .with::<Yearly>();
+        let worker = Worker::start(Arc::clone(&world.app.services), kinds).await;
+        until("the other one's time is taken care of", async || {
+            execute(world, "UPDATE bulkhead.cron SET since = now() - interval '2 years' WHERE kind = 'test.yearly'").await;
+            let taken = "SELECT count(*) FROM bulkhead.cron_tick WHERE kind = 'test.yearly'";
+            (count(world, taken).await > 0).then_some(())
+        })
+        .await;
+        let ticks = "SELECT count(*) FROM bulkhead.cron_tick WHERE kind = 'test.minutely'";
+        assert_eq!(count(world, ticks).await, 0);
+        worker.stop().await;
+        let (code, _, err) = finish(
+            world.command().args(["jobs", "cron", "--off", "nothing"]),
+            "",
+        );
+        assert_eq!(code, Some(1));
+        assert!(
+            err.contains("No kind \"nothing\" runs by the clock"),
+            "{err}"
+        );
     });
 }

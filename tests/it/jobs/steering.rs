@@ -185,3 +185,61 @@ fn jobs_are_ended_whether_they_run_or_wait() {
         worker.stop().await;
     });
 }
+
+#[test]
+fn what_is_set_for_a_whole_queue_holds_for_lanes_that_are_opened_later() {
+    run(async {
+        let (tenant, owner) = private(2).await;
+        let worker = worker(tenant.world).await;
+        let before = enqueue(&tenant, &Wait { gate: open() }).await;
+        reaches(&tenant, &owner, before, "SUCCEEDED").await;
+        let whole = ["--queue", "default"];
+        let limits = [
+            "set", "--weight", "3", "--cap", "2", "--rate", "5", "--burst", "4",
+        ];
+        jobs(&tenant, &[&limits[..], &whole].concat());
+        jobs(
+            &tenant,
+            &[&["pause", "--reason", "for a test"], &whole[..]].concat(),
+        );
+        let late = Tenant::of(tenant.world).await;
+        let theirs = late.token(BuiltIn::Owner).await;
+        let lanes = as_json(&late, &["lanes", "--tenant", &late.slug]);
+        let lane = ["weight", "cap", "rate", "burst", "paused"].map(|name| lanes[0][name].clone());
+        assert_eq!(
+            lane,
+            [
+                json!(3.0),
+                json!(2),
+                json!(5.0),
+                json!(4),
+                json!("for a test")
+            ]
+        );
+        let job = enqueue(&late, &Wait { gate: open() }).await;
+        jobs(&tenant, &["resume", "--tenant", &tenant.slug]);
+        let after = enqueue(&tenant, &Wait { gate: open() }).await;
+        reaches(&tenant, &owner, after, "SUCCEEDED").await;
+        assert_eq!(node(&late, &theirs, job).await["state"], "QUEUED");
+        jobs(&tenant, &[&["resume"], &whole[..]].concat());
+        reaches(&late, &theirs, job, "SUCCEEDED").await;
+        // A queue that only tenants have had so far.
+        let media = "INSERT INTO bulkhead.lane (tenant_id, queue) SELECT id, 'aside' FROM bulkhead.tenant WHERE id = ";
+        super::execute(tenant.world, &format!("{media}'{}'", tenant.row.id)).await;
+        jobs(
+            &tenant,
+            &["pause", "--queue", "aside", "--reason", "all of it"],
+        );
+        super::execute(
+            tenant.world,
+            &format!("SELECT bulkhead.lane_of('{}', 'aside')", late.row.id),
+        )
+        .await;
+        let aside = as_json(
+            &late,
+            &["lanes", "--tenant", &late.slug, "--queue", "aside"],
+        );
+        assert_eq!(aside[0]["paused"], "all of it");
+        worker.stop().await;
+    });
+}

@@ -2,6 +2,7 @@
 //! both are at the same afterwards. That the model would notice is shown by [`mutants`]. The seed is printed; `BULKHEAD_TEST_SEED`
 //! sets it.
 
+mod claims;
 mod database;
 mod mutants;
 mod queue;
