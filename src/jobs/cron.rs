@@ -232,7 +232,7 @@ async fn look(database: &Database, scheduled: &[Scheduled]) -> Result<()> {
     Ok(())
 }
 
-/// Takes care of one time, if nobody has.
+/// Takes care of one time, if nobody has, and the kind was not switched off meanwhile.
 async fn take(
     database: &Database,
     scheduled: &Scheduled,
@@ -243,7 +243,8 @@ async fn take(
     let insert = Statement::from_sql_and_values(
         DbBackend::Postgres,
         "WITH old AS (DELETE FROM cron_tick WHERE kind = $1 AND due_at < $2 - interval '30 days')
-         INSERT INTO cron_tick (kind, due_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+         INSERT INTO cron_tick (kind, due_at) SELECT c.kind, $2 FROM cron c WHERE c.kind = $1 AND c.enabled FOR SHARE
+         ON CONFLICT DO NOTHING",
         [scheduled.how.kind.into(), time.into()],
     );
     if tx.execute_raw(insert).await?.rows_affected() == 0 || !runs {

@@ -8,7 +8,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -172,8 +172,13 @@ async fn end(database: &Database, batch: &[End]) -> Result<HashSet<Uuid>> {
     let mut rows = Vec::new();
     let tx = database.platform().await?;
     if !done.is_empty() {
-        let ids: Vec<Uuid> = done.iter().map(|end| end.job.id).collect();
-        let claims: Vec<i64> = done.iter().map(|end| end.job.claim).collect();
+        // Of a job that was lost and claimed here again both runs may be among them: the newer claim is the higher one.
+        let mut newest: HashMap<Uuid, i64> = HashMap::new();
+        for End { job, .. } in done {
+            let claim = newest.entry(job.id).or_insert(job.claim);
+            *claim = job.claim.max(*claim);
+        }
+        let (ids, claims): (Vec<Uuid>, Vec<i64>) = newest.into_iter().unzip();
         let done = Statement::from_sql_and_values(
             DbBackend::Postgres,
             "SELECT done_jobs AS id FROM done_jobs($1, $2)",

@@ -390,7 +390,7 @@ pub struct Load {
     pub done: i64,
     /// Those of them that failed.
     pub dead: i64,
-    /// Seconds from the time they could run to their start: the median of those.
+    /// Seconds from the time they could run to their start: the median of those that were not cancelled.
     pub wait: Option<f64>,
     /// The same of all but a hundredth.
     pub wait_99: Option<f64>,
@@ -422,8 +422,10 @@ pub async fn top(tx: &PlatformTx, most: u32) -> Result<Vec<Load>> {
                  SELECT tenant_id, count(*) AS jobs FROM job WHERE state = 2 GROUP BY tenant_id
              ), over AS (
                  SELECT tenant_id, count(*) AS jobs, count(*) FILTER (WHERE state = 4) AS dead,
-                     percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - run_at)) AS waits,
-                     percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at)) AS runs
+                     percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - run_at)::float8)
+                         FILTER (WHERE state <> 5 AND started_at >= run_at) AS waits,
+                     percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - started_at)::float8)
+                         FILTER (WHERE state <> 5 AND started_at >= run_at) AS runs
                  FROM job_done WHERE finished_at > now() - interval '1 minute' GROUP BY tenant_id
              ), held AS (
                  SELECT l.tenant_id, count(*) AS kinds FROM breaker b JOIN lane l ON l.id = b.lane

@@ -17,13 +17,14 @@ impl MigrationTrait for Migration {
 /// With its place in the lane an entry goes to the end of those that are there: no room is to be found for it among all that have
 /// the lane's number alone; and since a claim changes neither, a page that is full of those that ran before is cleared at once.
 /// Jobs that run are found by their lanes: who follows a tenant's jobs needs no index more of them.
-const INDEXES: [&str; 6] = [
-    "CREATE INDEX job_running_new ON job (lane, seq) WHERE state = 2",
-    "CREATE INDEX job_changed_new ON job (tenant_id, changed_in) WHERE state <> 2",
+///
+/// They are dropped first: whoever reads jobs and then adds one would wait for this, and this for him, if it began with a lesser
+/// lock.
+const INDEXES: [&str; 4] = [
     "DROP INDEX job_running_idx",
+    "CREATE INDEX job_running_idx ON job (lane, seq) WHERE state = 2",
     "DROP INDEX job_changed_idx",
-    "ALTER INDEX job_running_new RENAME TO job_running_idx",
-    "ALTER INDEX job_changed_new RENAME TO job_changed_idx",
+    "CREATE INDEX job_changed_idx ON job (tenant_id, changed_in) WHERE state <> 2",
 ];
 
 /// What `claim_jobs` does, which binaries of before call: takes up to `wanted` jobs of the `candidates`, those lanes that are the
@@ -193,8 +194,7 @@ BEGIN
     SELECT g.id FROM gone g;
 END $$";
 
-/// What it does is told where it was made first, and with its last change. The ids are named besides: whichever way round it is
-/// planned, it reads no other job.
+/// It does what it did (m0011, m0030), and names the ids besides: whichever way round it is planned, it reads no other job.
 const END: &str = r"CREATE OR REPLACE FUNCTION end_jobs(ends jsonb) RETURNS SETOF uuid
 LANGUAGE plpgsql
 SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET enable_bitmapscan = off
@@ -270,7 +270,7 @@ END $$";
 /// either case by none of `running`. Those that run are found by the tenant's lanes.
 const CHANGED: &str = r"CREATE OR REPLACE FUNCTION list_changed_jobs(schema text, late bigint[], since bigint, before bigint,
     running bigint[], page integer)
-RETURNS TABLE (id uuid, changed_in bigint) LANGUAGE plpgsql STABLE SET enable_bitmapscan = off AS $$
+RETURNS TABLE (id uuid, changed_in bigint) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 DECLARE owner uuid := (SELECT t.id FROM bulkhead.tenant t WHERE t.schema_name = schema);
 BEGIN

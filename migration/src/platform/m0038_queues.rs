@@ -12,8 +12,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Adds the lane of a tenant as the platform's lane of that queue is: what is set for all lanes of a queue is set for that one. One
-/// that is not committed yet as they are set is as it was before.
+/// Adds the lane of a tenant as the platform's lane of that queue is: what is set for all lanes of a queue is set for that one. A
+/// lane whose unit of work is open while something is set does not get it.
 const ADD: &str = r"CREATE FUNCTION add_lane(owner uuid, wanted text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO bulkhead.lane (tenant_id, queue, weight, cap, rate, burst, tokens, paused)

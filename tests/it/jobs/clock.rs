@@ -5,6 +5,7 @@ use crate::harness::{Tenant, World, finish, run, until};
 use bulkhead::error::Result;
 use bulkhead::jobs::{CatchUp, Cron, Job, JobContext, Kinds, PlatformContext, PlatformJob, Worker};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::Executor as _;
 use std::sync::Arc;
 
@@ -172,69 +173,71 @@ fn a_job_without_the_tenant_that_its_kind_wants_is_refused() {
     });
 }
 
+/// What the command printed; it must succeed.
+fn cron(world: &World, args: &[&str]) -> String {
+    let (code, out, err) = finish(world.command().args(["jobs", "cron"]).args(args), "");
+    assert_eq!(code, Some(0), "{err}");
+    out
+}
+
 #[test]
-fn a_kind_is_switched_off_and_begins_again_with_its_next_time() {
+fn a_kind_is_switched_off_for_a_reason_and_listed() {
     run(async {
         let (tenant, _) = private(1).await;
         let world = tenant.world;
-        let cron = |args: &[&str]| {
-            let (code, out, err) = finish(world.command().args(["jobs", "cron"]).args(args), "");
-            assert_eq!(code, Some(0), "{err}");
-            out
-        };
-        let listed = |json: &str, kind: &str| {
+        let listed = |json: &str| {
             let all: Vec<serde_json::Value> = serde_json::from_str(json).unwrap();
-            all.into_iter().find(|each| each["kind"] == kind).unwrap()
+            let one = all.into_iter().find(|each| each["kind"] == "media.sweep");
+            one.unwrap()
         };
-        let before = listed(&cron(&["--json"]), "media.sweep");
+        let before = listed(&cron(world, &["--json"]));
         assert_eq!(before["enabled"], true);
         assert!(before["next"].is_string(), "{before}");
-        let off = cron(&["--off", "media.sweep", "--reason", "the store is down"]);
-        assert!(
-            off.lines()
-                .any(|line| line.starts_with("media.sweep") && line.ends_with("off")),
-            "{off}"
-        );
+        let off = ["--off", "media.sweep", "--reason", "the store is down"];
+        let off = cron(world, &off);
+        let is_off = |line: &str| line.starts_with("media.sweep") && line.ends_with("off");
+        assert!(off.lines().any(is_off), "{off}");
         let log = finish(world.command().args(["log", "--json"]), "").1;
-        assert!(
-            log.contains("jobs.cron") && log.contains("the store is down"),
-            "{log}"
-        );
+        assert!(log.contains("jobs.cron"), "{log}");
+        assert!(log.contains("the store is down"), "{log}");
+        assert_eq!(listed(&cron(world, &["--json"]))["next"], json!(null));
 
-        // Both have missed a time: that of the one that is switched off is nobody's.
-        let missed = "UPDATE bulkhead.cron SET since = now() - interval '3 days';
-            INSERT INTO bulkhead.cron (kind, since) VALUES ('test.minutely', now() - interval '70 seconds');
-            UPDATE bulkhead.cron SET enabled = false WHERE kind = 'test.minutely'";
-        world
-            .superuser()
-            .await
-            .execute(sqlx::raw_sql(missed))
-            .await
-            .unwrap();
-        cron(&["--on", "media.sweep"]);
-        let since = "SELECT count(*) FROM bulkhead.cron WHERE kind = 'media.sweep' AND enabled AND since > now() - interval '1 minute'";
+        let mut other = world.command();
+        let (code, _, err) = finish(other.args(["jobs", "cron", "--off", "nothing"]), "");
+        assert_eq!(code, Some(1));
+        let told = "No kind \"nothing\" runs by the clock";
+        assert!(err.contains(told), "{err}");
+    });
+}
+
+#[test]
+fn what_is_switched_off_has_no_jobs_and_makes_up_for_none() {
+    run(async {
+        let (tenant, _) = private(1).await;
+        let world = tenant.world;
+        cron(world, &["--off", "media.sweep"]);
+        // All have missed times.
+        let missed = "INSERT INTO bulkhead.cron (kind, enabled) VALUES ('test.minutely', false), ('test.yearly', true);
+            UPDATE bulkhead.cron SET since = now() - interval '2 years'";
+        let mut superuser = world.superuser().await;
+        superuser.execute(sqlx::raw_sql(missed)).await.unwrap();
+        cron(world, &["--on", "media.sweep"]);
+        let since = "SELECT count(*) FROM bulkhead.cron
+            WHERE kind = 'media.sweep' AND enabled AND since > now() - interval '5 minutes'";
         assert_eq!(count(world, since).await, 1);
         let kinds = Kinds::default()
             .with_platform::<Minutely>()
             .with::<Yearly>();
         let worker = Worker::start(Arc::clone(&world.app.services), kinds).await;
-        until("the other one's time is taken care of", async || {
-            execute(world, "UPDATE bulkhead.cron SET since = now() - interval '2 years' WHERE kind = 'test.yearly'").await;
-            let taken = "SELECT count(*) FROM bulkhead.cron_tick WHERE kind = 'test.yearly'";
-            (count(world, taken).await > 0).then_some(())
+        let ticks = async |kind: &str| {
+            let sql = format!("SELECT count(*) FROM bulkhead.cron_tick WHERE kind = '{kind}'");
+            count(world, &sql).await
+        };
+        until("the time of one that is on is taken care of", async || {
+            (ticks("test.yearly").await > 0).then_some(())
         })
         .await;
-        let ticks = "SELECT count(*) FROM bulkhead.cron_tick WHERE kind = 'test.minutely'";
-        assert_eq!(count(world, ticks).await, 0);
+        assert_eq!(ticks("test.minutely").await, 0);
         worker.stop().await;
-        let (code, _, err) = finish(
-            world.command().args(["jobs", "cron", "--off", "nothing"]),
-            "",
-        );
-        assert_eq!(code, Some(1));
-        assert!(
-            err.contains("No kind \"nothing\" runs by the clock"),
-            "{err}"
-        );
     });
 }

@@ -106,3 +106,26 @@ fn a_lane_is_charged_for_what_its_jobs_took() {
         );
     });
 }
+
+/// Who follows one is told of what is new.
+#[test]
+fn what_changed_is_found_without_reading_all_of_a_tenants_jobs() {
+    run(async {
+        let queue = Queue::new(1).await;
+        queue.fill(0, 20_000).await;
+        let mut worker = queue.worker().await;
+        worker.run("ANALYZE job; BEGIN").await;
+        let jobs = worker.claim(1).await;
+        let before = worker.read().await;
+        let now = "SELECT count(*) FROM list_changed_jobs($1, ARRAY[1, 2], txid_current(), txid_current() + 1, '{}', 100)";
+        let changed: i64 = sqlx::query_scalar(now)
+            .bind(&queue.tenants[0].row.schema_name)
+            .fetch_one(&mut worker.connection)
+            .await
+            .unwrap();
+        assert_eq!((changed, jobs.len()), (1, 1), "the one that runs now");
+        let read = worker.read().await - before;
+        assert!(read < 200, "it reads {read} jobs");
+        worker.run("COMMIT").await;
+    });
+}

@@ -92,55 +92,19 @@ impl Db {
                 }
                 Ok(())
             }
-            Op::Claim { lanes, jobs } => {
-                let open = Lanes::from(&queue.open(lanes));
-                let claimed = claim(&mut self.nodes[0], (&self.lanes, lanes), jobs).await?;
-                let present = queue.present();
-                let expected = queue.claim(0, (&open, jobs), (present, claimed.0), None);
-                self.claimed_now().await;
-                same("the claim", &claimed.1, &expected)
-            }
-            Op::ClaimDuringCancel { job, lanes, jobs } => {
-                let Some(id) = queue.pick(job) else {
-                    return Ok(());
-                };
-                self.during_cancel(queue, id, (lanes, jobs)).await?;
+            Op::Claim { .. } | Op::ClaimDuringCancel { .. } | Op::ClaimBeside { .. } => {
+                // If it went wrong, another claim is in the middle of its transaction and holds what is written here.
+                self.claims(queue, op).await?;
                 self.claimed_now().await;
                 Ok(())
             }
             Op::Limit { jobs } => {
-                queue.limit = jobs;
-                let limits = match jobs {
-                    Some(jobs) => format!("limits || '{{\"concurrent_jobs\": {jobs}}}'"),
-                    None => "limits - 'concurrent_jobs'".to_owned(),
-                };
-                let tenant = self.tenant;
-                self.run(format!(
-                    "UPDATE tenant SET limits = {limits} WHERE id = '{tenant}'"
-                ))
-                .await;
+                self.limit(queue, jobs).await;
                 Ok(())
             }
             Op::Batch { lane, members } => self.batch(queue, lane, members).await,
-            Op::Release => {
-                let released = "SELECT count(*) FROM release_batches(NULL)";
-                let released: i64 = sqlx::query_scalar(released)
-                    .fetch_one(&mut self.look)
-                    .await
-                    .map_err(|e| e.to_string())?;
-                same("how many are released", &released, &queue.release())
-            }
+            Op::Release => self.release(queue).await,
             Op::Complete { job, is_stale } => self.complete(queue, job, is_stale).await,
-            Op::ClaimBeside {
-                first,
-                second,
-                jobs,
-            } => {
-                // If it went wrong, the first is in the middle of its transaction and holds what is written here.
-                self.beside(queue, (first, second), jobs).await?;
-                self.claimed_now().await;
-                Ok(())
-            }
             Op::End { job, how, is_stale } => self.end(queue, job, (how, is_stale)).await,
             Op::Pause { lane, .. } | Op::Cap { lane, .. } | Op::Rate { lane, .. } => {
                 self.set(queue, op, lane).await;
@@ -153,6 +117,47 @@ impl Db {
                 }
             }
         }
+    }
+
+    async fn claims(&mut self, queue: &mut Queue, op: &Op) -> Result<(), String> {
+        match *op {
+            Op::Claim { lanes, jobs } => {
+                let open = Lanes::from(&queue.open(lanes));
+                let claimed = claim(&mut self.nodes[0], (&self.lanes, lanes), jobs).await?;
+                let present = queue.present();
+                let expected = queue.claim(0, (&open, jobs), (present, claimed.0), None);
+                same("the claim", &claimed.1, &expected)
+            }
+            Op::ClaimDuringCancel { job, lanes, jobs } => match queue.pick(job) {
+                Some(id) => self.during_cancel(queue, id, (lanes, jobs)).await,
+                None => Ok(()),
+            },
+            Op::ClaimBeside {
+                first,
+                second,
+                jobs,
+            } => self.beside(queue, (first, second), jobs).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn limit(&mut self, queue: &mut Queue, jobs: Option<usize>) {
+        queue.limit = jobs;
+        let limits = match jobs {
+            Some(jobs) => format!("limits || '{{\"concurrent_jobs\": {jobs}}}'"),
+            None => "limits - 'concurrent_jobs'".to_owned(),
+        };
+        let tenant = self.tenant;
+        let set = format!("UPDATE tenant SET limits = {limits} WHERE id = '{tenant}'");
+        self.run(set).await;
+    }
+
+    async fn release(&mut self, queue: &mut Queue) -> Result<(), String> {
+        let released: i64 = sqlx::query_scalar("SELECT count(*) FROM release_batches(NULL)")
+            .fetch_one(&mut self.look)
+            .await
+            .map_err(|e| e.to_string())?;
+        same("how many are released", &released, &queue.release())
     }
 
     async fn set(&mut self, queue: &mut Queue, op: &Op, lane: usize) {
