@@ -172,12 +172,7 @@ async fn end(database: &Database, batch: &[End]) -> Result<HashSet<Uuid>> {
     let mut rows = Vec::new();
     let tx = database.platform().await?;
     if !done.is_empty() {
-        // Of a job that was lost and claimed here again both runs may be among them: the newer claim is the higher one.
-        let mut newest: HashMap<Uuid, i64> = HashMap::new();
-        for End { job, .. } in done {
-            let claim = newest.entry(job.id).or_insert(job.claim);
-            *claim = job.claim.max(*claim);
-        }
+        let newest = newest(done.iter().map(|end| (end.job.id, end.job.claim)));
         let (ids, claims): (Vec<Uuid>, Vec<i64>) = newest.into_iter().unzip();
         let done = Statement::from_sql_and_values(
             DbBackend::Postgres,
@@ -199,4 +194,32 @@ async fn end(database: &Database, batch: &[End]) -> Result<HashSet<Uuid>> {
     rows.iter()
         .map(|row| row.try_get("", "id").map_err(Error::from))
         .collect()
+}
+
+/// Jobs with their claims. Of one that was lost and claimed here again both runs may be among them: the newer claim is the higher
+/// one, and the only one that may still be ours.
+fn newest(runs: impl Iterator<Item = (Uuid, i64)>) -> HashMap<Uuid, i64> {
+    let mut newest = HashMap::new();
+    for (job, claim) in runs {
+        let known = newest.entry(job).or_insert(claim);
+        *known = claim.max(*known);
+    }
+    newest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_runs_of_a_job_the_newer_one_is_told() {
+        let [lost, other] = [1, 2].map(Uuid::from_u128);
+        for runs in [
+            [(lost, 7), (other, 3), (lost, 9)],
+            [(lost, 9), (lost, 7), (other, 3)],
+        ] {
+            let told = newest(runs.into_iter());
+            assert_eq!(told, HashMap::from([(lost, 9), (other, 3)]));
+        }
+    }
 }
